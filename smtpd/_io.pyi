@@ -1,0 +1,32 @@
+"""System calls on raw descriptors that keep the GIL (DESIGN, section 3).
+
+`socket.recv` and `send` give the GIL up even on a non-blocking descriptor; with one busy Python thread beside the loop each
+call then waits up to a switch interval to get it back. These calls never block (descriptors must be non-blocking), never
+raise, and return a negative errno instead of failing: -11 is EAGAIN. EINTR is retried inside.
+"""
+
+def recv_into(fd: int, buffer: bytearray, offset: int, size: int) -> int:
+    """recv(2) up to `size` octets into `buffer` at `offset`; 0 at the end of the stream, -errno on failure."""
+
+def send(fd: int, data: bytes, offset: int) -> int:
+    """send(2) with MSG_NOSIGNAL of data[offset:]; the number of octets taken, or -errno."""
+
+def accept(fd: int) -> tuple[int, object]:
+    """accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC and TCP_NODELAY; (descriptor or -errno, peer).
+
+    The peer is (address, port) for IPv4 and IPv6 (mapped IPv4 is given as IPv4) and ("", 0) for a unix socket."""
+
+def epoll_wait_now(epfd: int, max_events: int) -> list[tuple[int, int]]:
+    """epoll_wait(2) with timeout 0 that keeps the GIL: [(descriptor, event mask)]; empty on any failure."""
+
+def shutdown_write(fd: int) -> int:
+    """shutdown(2) of the write side; 0 or -errno."""
+
+def close(fd: int) -> int:
+    """close(2); 0 or -errno."""
+
+def notify_eventfd(fd: int) -> int:
+    """Add 1 to an eventfd; 0 or -errno. Safe from any thread."""
+
+def drain_eventfd(fd: int) -> int:
+    """Read an eventfd's counter; the count or -errno."""

@@ -1,0 +1,1 @@
+# Bytes to lines, commands and bodies; _parser.pyi is the documented face.

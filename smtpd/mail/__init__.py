@@ -1,0 +1,1 @@
+"""The nouns that everything passes along: address, envelope, queue id, verdict, outcome."""

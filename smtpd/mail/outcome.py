@@ -1,0 +1,43 @@
+"""What an attempt made of one recipient. Stored with the mail when it isn't 'all done at once'."""
+
+from __future__ import annotations
+
+import msgspec
+
+PENDING = 0
+DELIVERED = 1
+DEFERRED = 2
+UNDELIVERABLE = 3
+
+STATUS_NAMES = ("pending", "sent", "deferred", "bounced")  # by code, in Postfix's words for `status=`
+
+
+class Outcome(msgspec.Struct, array_like=True):
+    """One recipient's state after its last attempt.
+
+    `status` is PENDING, DELIVERED, DEFERRED or UNDELIVERABLE; `code` the reply code of the next hop or 0; `dsn` the enhanced
+    status code ("2.0.0"); `text` what was said, peer bytes already decoded and not yet escaped; `relay` who said it
+    ("maildir", "mx.example.org[192.0.2.1]:25"); `attempts` how often this recipient was tried; `at_s` Unix time of the last try.
+    """
+
+    status: int = PENDING
+    code: int = 0
+    dsn: str = ""
+    text: str = ""
+    relay: str = ""
+    attempts: int = 0
+    at_s: float = 0.0
+
+
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODER = msgspec.msgpack.Decoder(list[Outcome])
+
+
+def encode_outcomes(outcomes: list[Outcome]) -> bytes:
+    """Return the outcomes, one for each recipient of the envelope in its order, as msgpack bytes."""
+    return _ENCODER.encode(outcomes)
+
+
+def decode_outcomes(blob: bytes) -> list[Outcome]:
+    """Return the list of `encode_outcomes`; raises msgspec.DecodeError or ValidationError on damage."""
+    return _DECODER.decode(blob)

@@ -1,0 +1,80 @@
+"""Queue ids: time, node and shard in a vowel-free base-52 alphabet: sortable, unique over restarts and hosts.
+
+An id is 15 characters: 10 for a hybrid clock in microseconds (never goes back, never repeats), 5 for node and shard.
+The owner of a shard persists `reserve()` before ids up to it are used, so a clock that was set back can't repeat one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # ASCII order, so text order is time order
+CLOCK_DIGITS = 10
+ORIGIN_DIGITS = 5
+MAX_NODE = 4095
+MAX_SHARD = 4095
+LENGTH = CLOCK_DIGITS + ORIGIN_DIGITS
+
+_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
+_PAIR_BASE = len(_PAIRS)
+_TAIL_BASE = _PAIR_BASE * _PAIR_BASE  # the last four clock digits: 7.3 s
+_VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
+
+
+def encode_number(value: int, digits: int) -> str:
+    """Return `value` >= 0 in base 52, `digits` characters wide; raises OverflowError if it does not fit."""
+    out = []
+    for _ in range(digits):
+        value, rest = divmod(value, 52)
+        out.append(ALPHABET[rest])
+    if value:
+        raise OverflowError("number does not fit into the queue id")
+    return "".join(reversed(out))
+
+
+def parse_queue_id(text: str) -> tuple[int, int, int]:
+    """Return (microseconds since 1970, node, shard) of a queue id; raises ValueError if it isn't one."""
+    if len(text) != LENGTH or not all(letter in _VALUES for letter in text):
+        raise ValueError(f"not a queue id: {text!r}")
+    number = 0
+    for letter in text[:CLOCK_DIGITS]:
+        number = number * 52 + _VALUES[letter]
+    origin = 0
+    for letter in text[CLOCK_DIGITS:]:
+        origin = origin * 52 + _VALUES[letter]
+    return number, origin >> 12, origin & 0xFFF
+
+
+class QueueIdMaker:
+    """Makes the ids of one shard. `floor_us` is the highest clock value that may have been used before."""
+
+    __slots__ = ("_clock", "_head", "_head_value", "_last_us", "_origin")
+
+    def __init__(
+        self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        if not (0 <= node <= MAX_NODE and 0 <= shard <= MAX_SHARD):
+            raise ValueError(f"node {node} or shard {shard} outside 0..4095")
+        self._origin = encode_number(node << 12 | shard, ORIGIN_DIGITS)
+        self._last_us = floor_us
+        self._clock = clock
+        self._head_value = -1
+        self._head = ""
+
+    @property
+    def last_us(self) -> int:
+        """The clock value of the newest id."""
+        return self._last_us
+
+    def next_id(self) -> str:
+        """Return a new id, greater than all before it."""
+        now_us = self._clock() // 1000
+        last_us = self._last_us
+        now_us = now_us if now_us > last_us else last_us + 1
+        self._last_us = now_us
+        head, tail = divmod(now_us, _TAIL_BASE)
+        if head != self._head_value:
+            self._head_value = head
+            self._head = encode_number(head, CLOCK_DIGITS - 4)
+        return self._head + _PAIRS[tail // _PAIR_BASE] + _PAIRS[tail % _PAIR_BASE] + self._origin

@@ -1,0 +1,1 @@
+# Counter cells in shared memory; _cells.pyi is the documented face.

@@ -1,0 +1,205 @@
+"""The event loop: one readiness loop (epoll) with timers, a run queue, and a wake-up for other threads.
+
+Owns the epoll set and the order within a turn: posted calls, ready calls, events, due timers, then the end-of-turn hooks.
+Never blocks but in epoll, knows nothing of mail. A callback that raises ends the loop: `run` passes it on.
+
+Waiting is done in two steps: first without giving the GIL up (`_io.epoll_wait_now`), and only when nothing is ready with a
+blocking call that does. Under load a busy helper thread can then take the GIL only by the interpreter's switch interval.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import select
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from smtpd import _io
+
+READ = select.EPOLLIN
+WRITE = select.EPOLLOUT
+_MAX_EVENTS = 256
+_READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as well
+_WRITE_MASK = ~READ
+
+
+class Timer:
+    """A call at a time; `cancel` is free, the entry leaves the heap when its time comes."""
+
+    __slots__ = ("fn", "when")
+
+    def __init__(self, when: float, fn: Callable[[], object]) -> None:
+        self.when = when
+        self.fn: Callable[[], object] | None = fn
+
+    def cancel(self) -> None:
+        self.fn = None
+
+
+class Loop:
+    """One per process. `now` is the monotonic time in seconds of the current turn."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._epoll_fd = self._epoll.fileno()
+        self._handlers: dict[int, tuple[Callable[[], object] | None, Callable[[], object] | None]] = {}
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._timer_count = 0
+        self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_waking = False
+        self._is_running = False
+        self._turn_hooks: list[Callable[[], object]] = []
+        self.now = time.monotonic()
+        self.turn_started_at = self.now
+        self.add_reader(self._wake_fd, self._on_wake)
+
+    # --- descriptors -------------------------------------------------------------------------------------------------
+
+    def add_reader(self, fd: int, on_readable: Callable[[], object]) -> None:
+        """Call `on_readable` in each turn in which `fd` is readable, at its end, or broken."""
+        self._register(fd, on_readable, self._handlers.get(fd, (None, None))[1])
+
+    def add_writer(self, fd: int, on_writable: Callable[[], object]) -> None:
+        """Call `on_writable` in each turn in which `fd` takes bytes or is broken."""
+        self._register(fd, self._handlers.get(fd, (None, None))[0], on_writable)
+
+    def remove_reader(self, fd: int) -> None:
+        if fd in self._handlers:
+            self._register(fd, None, self._handlers[fd][1])
+
+    def remove_writer(self, fd: int) -> None:
+        if fd in self._handlers:
+            self._register(fd, self._handlers[fd][0], None)
+
+    def forget(self, fd: int) -> None:
+        """Stop watching `fd`; call it before the descriptor is closed."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def _register(
+        self, fd: int, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None
+    ) -> None:
+        events = (READ if on_readable else 0) | (WRITE if on_writable else 0)
+        known = self._handlers.get(fd)
+        if not events:
+            if known is not None:
+                self.forget(fd)
+            return
+        self._handlers[fd] = (on_readable, on_writable)
+        if known is None:
+            self._epoll.register(fd, events)
+        elif events != (READ if known[0] else 0) | (WRITE if known[1] else 0):
+            self._epoll.modify(fd, events)
+
+    # --- calls -------------------------------------------------------------------------------------------------------
+
+    def call_at(self, when: float, fn: Callable[[], object]) -> Timer:
+        """Call `fn` in the first turn at or after monotonic time `when`, in seconds."""
+        timer = Timer(when, fn)
+        self._timer_count += 1
+        heapq.heappush(self._timers, (when, self._timer_count, timer))
+        return timer
+
+    def call_later(self, delay_s: float, fn: Callable[[], object]) -> Timer:
+        return self.call_at(self.now + delay_s, fn)
+
+    def ready(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call `fn` in the next turn without waiting before it (loop thread only)."""
+        self._ready.append((fn, args))
+
+    def post(self, fn: Callable[..., object], *args: Any) -> None:
+        """Call `fn` on the loop thread; from any thread. Posts that come in one batch cost one wake-up."""
+        self._posted.append((fn, args))
+        if not self._is_waking:
+            self._is_waking = True
+            _io.notify_eventfd(self._wake_fd)
+
+    def at_turn_end(self, fn: Callable[[], object]) -> None:
+        """Call `fn` at the end of every turn from now on."""
+        self._turn_hooks.append(fn)
+
+    def watch_signals(self, handlers: dict[int, Callable[[], object]]) -> None:
+        """Run each handler as an ordinary call of the loop; the signal itself only queues (main thread only)."""
+        reader, writer = socket.socketpair()
+        reader.setblocking(False)
+        writer.setblocking(False)
+        signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in handlers:
+            signal.signal(number, lambda *_: None)
+            signal.siginterrupt(number, False)
+
+        def on_signal(_keep: socket.socket = writer) -> None:
+            for number in reader.recv(4096):
+                if number in handlers:
+                    handlers[number]()
+
+        self.add_reader(reader.fileno(), on_signal)
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Turn until `stop` is called."""
+        self._is_running = True
+        while self._is_running:
+            self.turn()
+
+    def stop(self) -> None:
+        """Leave `run` at the end of this turn."""
+        self._is_running = False
+
+    def close(self) -> None:
+        self._epoll.close()
+        os.close(self._wake_fd)
+
+    def turn(self, max_wait_s: float | None = None) -> None:
+        """One turn: wait (at most `max_wait_s`) until something is to be done, do it."""
+        events = _io.epoll_wait_now(self._epoll_fd, _MAX_EVENTS)
+        if not events and not self._ready and not self._posted:
+            wait_s = max_wait_s
+            if self._timers:
+                until_timer_s = self._timers[0][0] - time.monotonic()
+                wait_s = until_timer_s if wait_s is None else min(wait_s, until_timer_s)
+            if wait_s is None or wait_s > 0:
+                events = self._epoll.poll(wait_s, _MAX_EVENTS)
+        self.now = self.turn_started_at = time.monotonic()
+        if self._ready:
+            for _ in range(len(self._ready)):
+                fn, args = self._ready.popleft()
+                fn(*args)
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is None:
+                continue
+            on_readable, on_writable = handler
+            if on_writable is not None and mask & _WRITE_MASK:
+                on_writable()
+                if on_readable is not None and handlers.get(fd) is not handler:
+                    continue
+            if on_readable is not None and mask & _READ_MASK:
+                on_readable()
+        if self._timers and self._timers[0][0] <= self.now:
+            self._run_timers()
+        for hook in self._turn_hooks:
+            hook()
+
+    def _on_wake(self) -> None:
+        _io.drain_eventfd(self._wake_fd)
+        self._is_waking = False
+        while self._posted:
+            fn, args = self._posted.popleft()
+            fn(*args)
+
+    def _run_timers(self) -> None:
+        timers = self._timers
+        while timers and timers[0][0] <= self.now:
+            timer = heapq.heappop(timers)[2]
+            if timer.fn is not None:
+                timer.fn()

@@ -1,0 +1,28 @@
+"""The settings of every package as frozen structs: names as in the TOML file, values already in bytes, seconds and numbers.
+
+A leaf. Reading a file, and saying what is wrong with it, is `smtpd.config`'s.
+"""
+
+from smtpd.settings.gateway import (
+    DeliverySettings,
+    LimitsSettings,
+    ListenerSettings,
+    LogSettings,
+    MetricsSettings,
+    PolicySettings,
+    RouteSettings,
+    Settings,
+    SpoolSettings,
+)
+
+__all__ = [
+    "DeliverySettings",
+    "LimitsSettings",
+    "ListenerSettings",
+    "LogSettings",
+    "MetricsSettings",
+    "PolicySettings",
+    "RouteSettings",
+    "Settings",
+    "SpoolSettings",
+]

@@ -1,0 +1,118 @@
+"""The face of every spool engine (sqlite, discard, later jetstream): custody of mail from `commit` to `settle`.
+
+All methods are called on the loop thread, and every `done` runs on the loop thread exactly once, in a later turn or at once.
+Failures arrive as SpoolError subclasses in `done`, never as exceptions of the call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from smtpd.errors import SpoolError
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.outcome import Outcome
+
+
+class Body:
+    """A stored body: wire form (CRLF lines, not dot-stuffed), trace header included.
+
+    Either `data` holds it, or it is the whole file `path` (read it on the files thread, in pieces). `size_bytes` counts octets.
+    """
+
+    __slots__ = ("data", "path", "size_bytes")
+
+    def __init__(self, data: bytes | None, path: str, size_bytes: int) -> None:
+        self.data = data
+        self.path = path
+        self.size_bytes = size_bytes
+
+
+class SpoolItem:
+    """One mail in custody, leased to this process until `settle`.
+
+    `row` and `shard` belong to the engine. `outcomes` is None until an attempt left something undone, else one for each
+    recipient of the envelope. `body` is set while the mail is still in memory; else `open_body` fetches it.
+    """
+
+    __slots__ = ("attempts", "body", "envelope", "outcomes", "queue_id", "row", "shard", "size_bytes")
+
+    def __init__(self, queue_id: str, envelope: Envelope, size_bytes: int, row: int, shard: Any) -> None:
+        self.queue_id = queue_id
+        self.envelope = envelope
+        self.size_bytes = size_bytes
+        self.row = row
+        self.shard = shard
+        self.attempts = 0
+        self.outcomes: list[Outcome] | None = None
+        self.body: Body | None = None
+
+
+class BodyWriter(Protocol):
+    """Takes one mail's body while it arrives. Nothing of it is durable before `commit` says so."""
+
+    queue_id: str
+    size_bytes: int
+
+    def write(self, chunk: bytes) -> bool:
+        """Add a chunk; False asks the caller to stop reading until `on_drain` is called (set by the caller)."""
+        ...
+
+    on_drain: Callable[[], None] | None
+
+    def abort(self) -> None:
+        """Forget the mail and whatever was written of it. Harmless after commit was called, when it does nothing."""
+        ...
+
+
+CommitDone = Callable[[SpoolItem | None, SpoolError | None], None]
+
+
+class Spool(Protocol):
+    """See the module's head. `is_full` is the state of the last look at free space and inodes (452 at MAIL)."""
+
+    is_full: bool
+
+    def next_queue_id(self) -> str:
+        """Return a new queue id of the active shard."""
+        ...
+
+    def begin(self, queue_id: str, envelope: Envelope) -> BodyWriter: ...
+
+    def commit(self, writer: BodyWriter, done: CommitDone) -> None:
+        """Make the mail durable, together with all that are ready in this turn; `done(item, None)` or `done(None, error)`."""
+        ...
+
+    def claim(
+        self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]
+    ) -> None:
+        """Lease up to `limit` mails that are due at Unix time `now_s`, oldest first, bodies not loaded."""
+        ...
+
+    def next_due_s(self) -> float | None:
+        """Return the Unix time of the earliest deferred mail that isn't leased (0.0: some are due now), None if there is none."""
+        ...
+
+    def open_body(
+        self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]
+    ) -> None: ...
+
+    def settle(
+        self,
+        item: SpoolItem,
+        outcomes: list[Outcome] | None,
+        due_s: float,
+        is_held: bool,
+        done: Callable[[SpoolError | None], None],
+    ) -> None:
+        """End the lease. `outcomes` None: every recipient is done, the mail is removed. Else the mail is kept with these
+        outcomes, to be claimed again at Unix time `due_s`, or held."""
+        ...
+
+    def end_turn(self) -> None:
+        """Hand what this loop turn gathered to the shard thread (one message, one group commit)."""
+        ...
+
+    def close(self, done: Callable[[], None]) -> None:
+        """Finish what was handed in, checkpoint, give the locks back."""
+        ...
