@@ -1,11 +1,27 @@
 """Every section of the configuration file as a struct; the defaults here are the documented ones.
 
 Sizes are octets, durations seconds. Addresses are strings as written ("127.0.0.1:2525", "[::1]:25", "unix:/path").
+What `smtpd.config` returns is complete: host name, postmaster and the names of listeners and routes are filled in.
 """
 
-from __future__ import annotations
+from typing import Annotated
 
 import msgspec
+
+from smtpd.settings.key import Key
+
+_DAY_S = 86400.0
+_TIB = 1 << 40
+EHLO_KEYWORDS = (
+    "PIPELINING",
+    "SIZE",
+    "8BITMIME",
+    "SMTPUTF8",
+    "ENHANCEDSTATUSCODES",
+    "CHUNKING",
+    "LIMITS",
+    "DSN",
+)
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -13,101 +29,340 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ListenerSettings(Section):
-    """[[listener]]"""
+    """An address on which mail is taken; at least one is needed."""
 
-    address: str
-    name: str = ""  # default: the address
-    protocol: str = "smtp"  # smtp | lmtp
-    banner: str = "ESMTP"  # what follows the host name in the greeting
-    dsn: bool = False  # offer DSN (RFC 3461)
-    suppress: dict[str, list[str]] = {}  # network -> EHLO keywords not offered to it
-    backlog: int = 4096
+    address: Annotated[
+        str,
+        Key(
+            'Where to listen: "IPv4:port", "[IPv6]:port" or "unix:/path"; port 0 takes a free one',
+            kind="address",
+            example='"0.0.0.0:25"',
+        ),
+    ]
+    name: Annotated[
+        str,
+        Key("Name of the listener in metrics and messages", kind="name", empty="the address", example='"mx"'),
+    ] = ""
+    protocol: Annotated[
+        str,
+        Key("SMTP, or LMTP with one reply for each recipient (RFC 2033)", choices=("smtp", "lmtp")),
+    ] = "smtp"
+    banner: Annotated[str, Key("What follows the host name in the greeting", kind="line")] = "ESMTP"
+    dsn: Annotated[bool, Key("Offer DSN, requests for delivery reports (RFC 3461)")] = False
+    suppress: Annotated[
+        dict[str, list[str]],
+        Key(
+            "EHLO keywords not offered to a network",
+            kind="network",
+            choices=EHLO_KEYWORDS,
+            example='{ "192.0.2.0/24" = ["CHUNKING"] }',
+        ),
+    ] = {}
+    backlog: Annotated[
+        int, Key("Connections that may wait to be accepted, for each worker", least=1, most=1 << 20)
+    ] = 4096
 
 
 class LimitsSettings(Section):
-    """[limits]; 0 = no limit"""
+    """What a client may send, and how long it may take; see the manual's list of replies for each answer."""
 
-    message_size: int = 50 * 1024 * 1024
-    line_length: int = 0
-    command_length: int = 2048
-    header_size: int = 1024 * 1024
-    recipients: int = 1000
-    mails_per_connection: int = 0  # LIMITS MAILMAX
-    hop_limit: int = 100
-    soft_errors: int = 10
-    hard_errors: int = 20
-    junk_commands: int = 100
-    error_delay: float = 1.0
-    command_timeout: float = 300.0
-    data_timeout: float = 180.0
-    command_deadline: float = 300.0  # one command may take this long to arrive
-    end_of_data_timeout: float = 100.0  # checks and commit together
+    message_size: Annotated[
+        int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=_TIB, zero="no limit")
+    ] = 50 * 1024 * 1024
+    line_length: Annotated[
+        int,
+        Key(
+            "Longest text line of a mail without its CRLF (RFC 5322 2.1.1 allows 998)",
+            kind="size",
+            least=998,
+            most=_TIB,
+            zero="no limit",
+        ),
+    ] = 0
+    command_length: Annotated[
+        int,
+        Key("Longest command line with its CRLF (RFC 5321 4.5.3.1.4)", kind="size", least=512, most=65536),
+    ] = 2048
+    header_size: Annotated[
+        int, Key("Largest header of a mail", kind="size", least=1024, most=_TIB, zero="no limit")
+    ] = 1024 * 1024
+    recipients: Annotated[
+        int,
+        Key("Recipients of one mail, announced as LIMITS RCPTMAX", least=1, most=1_000_000, zero="no limit"),
+    ] = 1000
+    mails_per_connection: Annotated[
+        int,
+        Key("Mails on one connection, announced as LIMITS MAILMAX", least=1, most=1_000_000, zero="no limit"),
+    ] = 0
+    hop_limit: Annotated[
+        int,
+        Key("Received fields in a mail before it is taken for a loop", least=1, most=10_000, zero="no limit"),
+    ] = 100
+    soft_errors: Annotated[
+        int,
+        Key(
+            "Errors since the last mail before each reply is delayed",
+            least=1,
+            most=1_000_000,
+            zero="no delay",
+        ),
+    ] = 10
+    hard_errors: Annotated[
+        int,
+        Key(
+            "Errors since the last mail before the connection is closed",
+            least=1,
+            most=1_000_000,
+            zero="no limit",
+        ),
+    ] = 20
+    junk_commands: Annotated[
+        int,
+        Key(
+            "NOOP, RSET, VRFY and unknown commands since the last mail before the connection is closed",
+            least=1,
+            most=1_000_000,
+            zero="no limit",
+        ),
+    ] = 100
+    error_delay: Annotated[
+        float, Key("Delay of each reply past soft_errors", kind="duration", least=0.0, most=60.0)
+    ] = 1.0
+    command_timeout: Annotated[
+        float, Key("Longest silence between commands", kind="duration", least=0.001, most=_DAY_S)
+    ] = 300.0
+    data_timeout: Annotated[
+        float, Key("Longest silence within a mail", kind="duration", least=0.001, most=_DAY_S)
+    ] = 180.0
+    command_deadline: Annotated[
+        float, Key("Longest time for one command to arrive", kind="duration", least=0.001, most=_DAY_S)
+    ] = 300.0
+    end_of_data_timeout: Annotated[
+        float,
+        Key(
+            "Longest time for checks and storing together after the end of a mail; clients wait 10 min (RFC 5321 4.5.3.2.6)",
+            kind="duration",
+            least=0.001,
+            most=540.0,
+        ),
+    ] = 100.0
 
 
 class PolicySettings(Section):
-    """[policy]; `relay_domains` None = any domain is taken (the embedded default on loopback)"""
+    """Who gets in."""
 
-    relay_domains: list[str] | None = None
-    bare_newline: str = "normalize"  # normalize | reject
-    bare_newline_networks: dict[str, str] = {}  # network -> normalize | reject
-    postmaster: str = ""  # where a bare postmaster goes; "" = postmaster@hostname
-    allow_untrusted_routing: bool = False
-    trusted: list[str] = ["127.0.0.0/8", "::1"]
+    relay_domains: Annotated[
+        list[str] | None,
+        Key(
+            'Domains whose mail is taken, ".example.org" for all below one; others get 550 5.7.1',
+            kind="domain",
+            absent="any domain, which is allowed only while all listeners are on loopback",
+            example='["example.org", ".example.org"]',
+        ),
+    ] = None
+    bare_newline: Annotated[
+        str,
+        Key(
+            "Bare CR or LF in a mail: stored as CRLF and space, or refused; neither ever ends a mail",
+            choices=("normalize", "reject"),
+        ),
+    ] = "normalize"
+    bare_newline_networks: Annotated[
+        dict[str, str],
+        Key(
+            "The same for a network, the narrowest one wins",
+            kind="network",
+            choices=("normalize", "reject"),
+            example='{ "192.0.2.0/24" = "reject" }',
+        ),
+    ] = {}
+    postmaster: Annotated[
+        str,
+        Key(
+            'Where mail for a bare "postmaster" goes (RFC 5321 4.5.1)',
+            kind="mailbox",
+            empty="postmaster at the host name",
+            example='"postmaster@example.org"',
+        ),
+    ] = ""
+    allow_untrusted_routing: Annotated[
+        bool, Key('Take recipients with "%", "!" or "@" in the local part; the store may reinterpret them')
+    ] = False
+    trusted: Annotated[list[str], Key("Networks that are exempt from limits for clients", kind="network")] = (
+        msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
+    )
 
 
 class SpoolSettings(Section):
-    """[spool]"""
+    """Where accepted mail is kept until it is delivered."""
 
-    engine: str = "sqlite"  # sqlite | discard
-    path: str = "./var/spool"
-    spill_threshold: int = 128 * 1024
-    free_bytes: int = 64 * 1024 * 1024  # below this much free space: 452
-    free_inodes: int = 1000
+    engine: Annotated[
+        str,
+        Key(
+            "sqlite keeps mail on disk; discard forgets it at once, for measuring",
+            choices=("sqlite", "discard"),
+        ),
+    ] = "sqlite"
+    path: Annotated[str, Key("Directory of the spool", kind="path")] = "./var/spool"
+    spill_threshold: Annotated[
+        int,
+        Key(
+            "Larger mails are written to a file of their own as they arrive",
+            kind="size",
+            least=4096,
+            most=_TIB,
+        ),
+    ] = 128 * 1024
+    free_bytes: Annotated[
+        int, Key("Free space below which mail is refused with 452", kind="size", least=0, most=_TIB)
+    ] = 64 * 1024 * 1024
+    free_inodes: Annotated[
+        int, Key("Free inodes below which mail is refused with 452", least=0, most=1 << 40)
+    ] = 1000
 
 
 class RouteSettings(Section):
-    """[[route]]; first match wins"""
+    """Where mail for some domains goes; the first match wins."""
 
-    domains: list[str]
-    transport: str  # maildir | discard
-    name: str = ""  # label in metrics; default: the transport and the route's number
-    path: str = ""  # maildir: <path>/<domain>/<user>/{tmp,new,cur}
+    domains: Annotated[
+        list[str],
+        Key(
+            'Domains of the recipients: "example.org", ".example.org" for all below it, "*" for the rest',
+            kind="route_domain",
+            example='["example.org", ".example.org"]',
+        ),
+    ]
+    transport: Annotated[
+        str,
+        Key(
+            "maildir files mail locally; discard drops it",
+            choices=("maildir", "discard"),
+            example='"maildir"',
+        ),
+    ]
+    name: Annotated[
+        str,
+        Key(
+            "Name of the route in metrics and messages",
+            kind="name",
+            empty='the transport and the number of the route, as "maildir-1"',
+            example='"store"',
+        ),
+    ] = ""
+    path: Annotated[
+        str,
+        Key(
+            "For maildir: the directory above <domain>/<user>/{tmp,new,cur}",
+            kind="path",
+            absent="needed for maildir, refused for others",
+            example='"/var/mail"',
+        ),
+    ] = ""
 
 
 class DeliverySettings(Section):
-    """[delivery]"""
+    """How often, how long and how much at once delivery is tried."""
 
-    retry: list[float] = [300.0, 600.0, 1200.0, 2400.0, 3600.0]  # the last repeats
-    lifetime: float = 5 * 86400.0
-    memory: int = 16 * 1024 * 1024  # bodies of just committed mails kept in memory for delivery, per worker
-    concurrency: int = 200  # mails being delivered at once, per worker
+    retry: Annotated[
+        list[float],
+        Key(
+            "Waiting times between attempts; the last repeats", kind="duration", least=0.001, most=30 * _DAY_S
+        ),
+    ] = msgspec.field(default_factory=lambda: [300.0, 600.0, 1200.0, 2400.0, 3600.0])
+    lifetime: Annotated[
+        float,
+        Key("Age at which a mail is not tried any more", kind="duration", least=0.001, most=365 * _DAY_S),
+    ] = 5 * _DAY_S
+    memory: Annotated[
+        int,
+        Key(
+            "Just accepted mail kept in memory until it is delivered, for each worker",
+            kind="size",
+            least=0,
+            most=_TIB,
+        ),
+    ] = 16 * 1024 * 1024
+    concurrency: Annotated[
+        int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)
+    ] = 200
 
 
 class MetricsSettings(Section):
-    """[metrics]"""
+    """The HTTP server of /metrics, /healthz, /readyz and /status."""
 
-    address: str = "127.0.0.1:9025"  # "" = no exporter
+    address: Annotated[
+        str,
+        Key('Where to listen: "IPv4:port" or "[IPv6]:port"', kind="http_address", empty="no HTTP server"),
+    ] = "127.0.0.1:9025"
 
 
 class LogSettings(Section):
-    """[log]"""
+    """What is logged, and where to."""
 
-    format: str = "postfix"  # postfix | logfmt | json
-    destination: str = "stderr"  # stderr | syslog | none | a file
-    syslog_name: str = "postfix"
-    level: str = "info"  # info | warning: warning leaves out the lines of each mail and connection
+    format: Annotated[
+        str,
+        Key(
+            "Shape of the lines; postfix is what pflogsumm and fail2ban know",
+            choices=("postfix", "logfmt", "json"),
+        ),
+    ] = "postfix"
+    destination: Annotated[
+        str,
+        Key(
+            '"stderr", "syslog", "none", or the path of a file, which is opened anew on USR1',
+            kind="log_destination",
+        ),
+    ] = "stderr"
+    syslog_name: Annotated[str, Key('Program name in the lines, as in "postfix/smtpd[123]"', kind="name")] = (
+        "postfix"
+    )
+    level: Annotated[
+        str,
+        Key("warning leaves out the lines of each mail and connection", choices=("info", "warning")),
+    ] = "info"
 
 
 class Settings(Section):
-    """The whole file"""
+    """The whole file: keys of the machine and the process."""
 
-    hostname: str = ""  # default: the machine's
-    node: int = 1
-    workers: int = 0
-    user: str = ""
-    run_dir: str = "./var/run"
-    drain_timeout: float = 30.0  # graceful stop: sessions get this long to finish their transaction
-    heartbeat_timeout: float = 30.0  # a worker whose loop stands still this long is replaced
+    hostname: Annotated[
+        str,
+        Key(
+            "Name of this host in the greeting and in Received",
+            kind="hostname",
+            empty="the machine's",
+            example='"mx1.example.net"',
+        ),
+    ] = ""
+    node: Annotated[int, Key("Number of this host in queue ids; unique in a fleet", least=0, most=4095)] = 1
+    workers: Annotated[
+        int, Key("Processes that take and deliver mail", least=1, most=256, zero="one for each core")
+    ] = 0
+    user: Annotated[
+        str,
+        Key(
+            "User to become after binding, when started as root",
+            kind="user",
+            empty="stay who started it",
+            example='"smtpd"',
+        ),
+    ] = ""
+    run_dir: Annotated[str, Key("Directory of the pid file and the control sockets", kind="path")] = (
+        "./var/run"
+    )
+    drain_timeout: Annotated[
+        float,
+        Key(
+            "Time for sessions to finish their mail on a graceful stop",
+            kind="duration",
+            least=0.0,
+            most=_DAY_S,
+        ),
+    ] = 30.0
+    heartbeat_timeout: Annotated[
+        float,
+        Key("A worker that stands still this long is replaced", kind="duration", least=1.0, most=_DAY_S),
+    ] = 30.0
     listener: list[ListenerSettings] = []
     limits: LimitsSettings = LimitsSettings()
     policy: PolicySettings = PolicySettings()
