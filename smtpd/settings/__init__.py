@@ -1,4 +1,4 @@
-"""The settings of every package as frozen structs: names as in the TOML file, values already in bytes, seconds and numbers.
+"""The settings of every package as frozen structs: names as in the TOML file, values in octets and seconds.
 
 A leaf. Reading a file, and saying what is wrong with it, is `smtpd.config`'s.
 """

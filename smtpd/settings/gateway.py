@@ -1,7 +1,8 @@
 """Every section of the configuration file as a struct; the defaults here are the documented ones.
 
-Sizes are octets, durations seconds. Addresses are strings as written ("127.0.0.1:2525", "[::1]:25", "unix:/path").
-What `smtpd.config` returns is complete: host name, postmaster and the names of listeners and routes are filled in.
+Sizes are octets, durations seconds. Addresses are strings as written ("127.0.0.1:2525", "[::1]:25",
+"unix:/path"). What `smtpd.config` returns is complete: host name, postmaster and the names of listeners and
+routes are filled in.
 """
 
 from typing import Annotated
@@ -28,7 +29,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of every section."""
 
 
-class ListenerSettings(Section):
+class ListenerSettings(Section, frozen=True, kw_only=True):
     """An address on which mail is taken; at least one is needed."""
 
     address: Annotated[
@@ -63,7 +64,7 @@ class ListenerSettings(Section):
     ] = 4096
 
 
-class LimitsSettings(Section):
+class LimitsSettings(Section, frozen=True, kw_only=True):
     """What a client may send, and how long it may take; see the manual's list of replies for each answer."""
 
     message_size: Annotated[
@@ -140,7 +141,7 @@ class LimitsSettings(Section):
     end_of_data_timeout: Annotated[
         float,
         Key(
-            "Longest time for checks and storing together after the end of a mail; clients wait 10 min (RFC 5321 4.5.3.2.6)",
+            "Longest time for checks and storing after a mail; clients wait 10 min (RFC 5321 4.5.3.2.6)",
             kind="duration",
             least=0.001,
             most=540.0,
@@ -148,7 +149,7 @@ class LimitsSettings(Section):
     ] = 100.0
 
 
-class PolicySettings(Section):
+class PolicySettings(Section, frozen=True, kw_only=True):
     """Who gets in."""
 
     relay_domains: Annotated[
@@ -193,7 +194,7 @@ class PolicySettings(Section):
     )
 
 
-class SpoolSettings(Section):
+class SpoolSettings(Section, frozen=True, kw_only=True):
     """Where accepted mail is kept until it is delivered."""
 
     engine: Annotated[
@@ -221,7 +222,7 @@ class SpoolSettings(Section):
     ] = 1000
 
 
-class RouteSettings(Section):
+class RouteSettings(Section, frozen=True, kw_only=True):
     """Where mail for some domains goes; the first match wins."""
 
     domains: Annotated[
@@ -260,7 +261,7 @@ class RouteSettings(Section):
     ] = ""
 
 
-class DeliverySettings(Section):
+class DeliverySettings(Section, frozen=True, kw_only=True):
     """How often, how long and how much at once delivery is tried."""
 
     retry: Annotated[
@@ -287,7 +288,7 @@ class DeliverySettings(Section):
     ] = 200
 
 
-class MetricsSettings(Section):
+class MetricsSettings(Section, frozen=True, kw_only=True):
     """The HTTP server of /metrics, /healthz, /readyz and /status."""
 
     address: Annotated[
@@ -296,7 +297,7 @@ class MetricsSettings(Section):
     ] = "127.0.0.1:9025"
 
 
-class LogSettings(Section):
+class LogSettings(Section, frozen=True, kw_only=True):
     """What is logged, and where to."""
 
     format: Annotated[
@@ -322,7 +323,7 @@ class LogSettings(Section):
     ] = "info"
 
 
-class Settings(Section):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole file: keys of the machine and the process."""
 
     hostname: Annotated[
