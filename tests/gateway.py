@@ -1,7 +1,7 @@
-"""Runs a real `smtpd serve` for tests: a configuration in a directory of its own, free ports, started by exec.
+"""Runs a real `smtpd serve` for tests: configuration in a directory of its own, free ports, started by exec.
 
-Owns the process from start to end: ready when /readyz says so, stopped by TERM, killed when that takes too long.
-What it writes to stderr is kept in `stderr.log` beside the configuration and is part of every failure's text.
+Owns the process from start to end: ready when /readyz says so, stopped by TERM, killed when that is too slow.
+What it writes to stderr is kept in `stderr.log` beside its configuration and is part of every failure's text.
 Ports come from bind(0) on a loopback address of this test process alone, so nobody else can be given them.
 """
 
@@ -141,7 +141,7 @@ class Gateway:
             self.wait_ready()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Return when /readyz answers 200; AssertionError with the server's words when it ended or is late."""
+        """Return when /readyz answers 200; AssertionError with its own words when it ended or is late."""
 
         def is_ready() -> bool:
             code = self.running.poll()
@@ -231,7 +231,7 @@ class Gateway:
     def await_mails(
         self, user: str, count: int = 1, domain: str = "example.org", timeout_s: float = 30.0
     ) -> list[bytes]:
-        """Return the mails of a mailbox as stored once `count` have arrived; AssertionError for more or fewer."""
+        """Return the mails of a mailbox as stored once `count` are there; AssertionError for more or fewer."""
         try:
             paths = wait_until(
                 f"{count} mails for {user}@{domain}",
