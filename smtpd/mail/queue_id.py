@@ -51,9 +51,7 @@ class QueueIdMaker:
 
     __slots__ = ("_clock", "_head", "_head_value", "_last_us", "_origin")
 
-    def __init__(
-        self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] = time.time_ns
-    ) -> None:
+    def __init__(self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
         if not (0 <= node <= MAX_NODE and 0 <= shard <= MAX_SHARD):
             raise ValueError(f"node {node} or shard {shard} outside 0..4095")
         self._origin = encode_number(node << 12 | shard, ORIGIN_DIGITS)

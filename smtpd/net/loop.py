@@ -83,9 +83,7 @@ class Loop:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
-    def _register(
-        self, fd: int, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None
-    ) -> None:
+    def _register(self, fd: int, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None) -> None:
         events = (READ if on_readable else 0) | (WRITE if on_writable else 0)
         known = self._handlers.get(fd)
         if not events:

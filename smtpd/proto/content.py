@@ -1,0 +1,199 @@
+"""Content by DATA and by BDAT: from the command to the answer for the whole mail.
+
+Content that breaks a limit is read to its true end and answered there, so that framing is never lost; the driver is told
+BODY_ABORT at once. A refused BDAT chunk is swallowed by a transaction of its own, and the session's real one comes back after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from smtpd import _parser as p
+from smtpd._parser import BodyDecoder, CommandReader
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.reply import Reply
+from smtpd.mail.verdict import Verdict
+from smtpd.proto import events as ev
+from smtpd.proto import replies, states
+from smtpd.proto.events import Event
+from smtpd.proto.trace import protocol_name
+from smtpd.proto.transaction import NO_PARAMETERS, Transaction, check_content_limits, check_whole_content
+
+if TYPE_CHECKING:
+    from smtpd.proto.session import Session
+
+CHUNK_SLACK_BYTES = 1 << 20  # a declared chunk that exceeds twice the limit by this is not swallowed
+
+
+def on_data(session: Session, reader: CommandReader) -> Reply | None:
+    transaction = session.transaction
+    assert transaction is not None
+    if reader.argument:
+        return replies.NO_ARGUMENT_ALLOWED
+    begin_content(session, transaction)
+    assert transaction.decoder is not None
+    transaction.decoder.start_data()
+    session.state = states.CONTENT
+    return replies.START_DATA
+
+
+def begin_content(session: Session, transaction: Transaction) -> None:
+    transaction.decoder = BodyDecoder()
+    transaction.is_reported = True
+    session.events.append(Event(ev.BODY_BEGIN, make_envelope(session, transaction)))
+
+
+def make_envelope(session: Session, transaction: Transaction) -> Envelope:
+    parameters = transaction.parameters
+    peer = session.peer
+    return Envelope(
+        transaction.reverse_path,
+        transaction.recipients,
+        peer.address,
+        peer.name,
+        session.helo,
+        protocol_name(session.rules.is_lmtp, session.is_extended, parameters.is_smtputf8, session.is_tls),
+        0.0,  # the driver knows the time
+        session.rules.listener,
+        peer.port,
+        parameters.is_smtputf8,
+        parameters.body,
+        parameters.ret,
+        parameters.envid,
+    )
+
+
+def begin_chunk(session: Session, argument: bytes) -> Reply | None:
+    """BDAT size [LAST] (RFC 3030): the chunk is read whatever the answer will be, or the framing would be lost."""
+    words = argument.split()
+    is_last = len(words) == 2 and words[1].upper() == b"LAST"
+    if not words or not words[0].isdigit() or len(words[0]) > 19 or (len(words) > 1 and not is_last):
+        return session.reject(ev.STAGE_DATA, replies.BAD_CHUNK_SIZE, "syntax")
+    size_bytes = int(words[0])
+    limit = session.rules.size_limit
+    if limit and size_bytes > 2 * limit + CHUNK_SLACK_BYTES:
+        return session.reject(ev.STAGE_DATA, replies.TOO_BIG_CLOSING, "size")
+    if not size_bytes and not is_last and session.count_junk():
+        return None
+    transaction = session.transaction
+    if not session.rules.offers_chunking or session.state not in (states.RCPT, states.CHUNKS) or transaction is None:
+        transaction = make_swallower(session, transaction)
+    elif transaction.decoder is None:
+        begin_content(session, transaction)
+    decoder = transaction.decoder
+    assert decoder is not None
+    transaction.is_chunked = True
+    transaction.is_last_chunk = is_last
+    transaction.chunk_bytes = size_bytes
+    if limit and decoder.raw_bytes + size_bytes > limit:
+        fail_content(session, transaction, replies.TOO_BIG, "size")
+    session.transaction = transaction
+    decoder.start_chunk(size_bytes)
+    if decoder.is_done:
+        end_chunk(session, transaction)
+    else:
+        session.state = states.CONTENT
+    return None
+
+
+def make_swallower(session: Session, refused: Transaction | None) -> Transaction:
+    """A transaction that only takes a refused chunk; the state goes back to where it was."""
+    swallower = Transaction(b"", NO_PARAMETERS)
+    swallower.decoder = BodyDecoder()
+    swallower.fail(replies.BAD_SEQUENCE if session.rules.offers_chunking else replies.NOT_IMPLEMENTED, "syntax")
+    swallower.recipients = refused.recipients if refused is not None else []
+    swallower.chunk_owner = (refused, session.state)
+    return swallower
+
+
+def take_content(session: Session, data: bytearray, position: int, end: int) -> int:
+    transaction = session.transaction
+    assert transaction is not None
+    decoder = transaction.decoder
+    assert decoder is not None
+    position, chunk = decoder.feed(data, position, end)
+    if transaction.failure is None:
+        refusal = check_content_limits(decoder, session.rules)
+        if refusal is not None:
+            fail_content(session, transaction, refusal[0], refusal[1])
+        elif chunk:
+            session.events.append(Event(ev.BODY_CHUNK, chunk))
+    if decoder.is_done:
+        if transaction.is_chunked:
+            end_chunk(session, transaction)
+        else:
+            end_content(session, transaction)
+    return position
+
+
+def fail_content(session: Session, transaction: Transaction, reply: Reply, reason: str) -> None:
+    transaction.fail(reply, reason)
+    session.drop_body()
+
+
+def end_chunk(session: Session, transaction: Transaction) -> None:
+    """A BDAT chunk is complete."""
+    if transaction.chunk_owner is not None:
+        session.transaction, session.state = transaction.chunk_owner
+        assert transaction.failure is not None
+        session.answer(p.VERB_BDAT, transaction.failure)
+        return
+    if transaction.is_last_chunk:
+        assert transaction.decoder is not None
+        rest = transaction.decoder.finish()
+        if rest and transaction.failure is None:
+            session.events.append(Event(ev.BODY_CHUNK, rest))
+        end_content(session, transaction)
+        return
+    session.state = states.CHUNKS
+    if transaction.failure is not None:
+        session.answer(p.VERB_BDAT, transaction.failure)
+    else:
+        session.answer(p.VERB_BDAT, replies.chunk_taken(transaction.chunk_bytes))
+
+
+def end_content(session: Session, transaction: Transaction) -> None:
+    decoder = transaction.decoder
+    assert decoder is not None
+    if decoder.bare_lf_count:
+        session.violation("bare_lf")
+    if decoder.bare_cr_count:
+        session.violation("bare_cr")
+    if decoder.nul_count:
+        session.violation("nul")
+    if decoder.long_line_count:
+        session.violation("line_too_long")
+    if transaction.failure is None:
+        refusal = check_whole_content(decoder, session.rules)
+        if refusal is not None:
+            fail_content(session, transaction, refusal[0], refusal[1])
+    if transaction.failure is not None:
+        finish_body(session, Verdict(transaction.failure, transaction.failure_reason))
+        return
+    session.token += 1
+    session.paused = states.PAUSED_BODY
+    session.events.append(Event(ev.BODY_END, None, session.token, ev.STAGE_BODY))
+
+
+def finish_body(session: Session, verdict: Verdict) -> None:
+    """The answer to the whole content; whatever it is, the transaction is over."""
+    transaction = session.transaction
+    assert transaction is not None
+    verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA
+    transaction.is_reported = False  # the driver has settled the body with its verdict, or dropped it with the failure
+    session.transaction = None
+    session.state = states.GREETED
+    if verdict.reply is None:
+        session.error_count = session.junk_count = 0
+    else:
+        session.reject(ev.STAGE_BODY, verdict.reply, verdict.reason)
+    if not session.rules.is_lmtp:
+        session.answer(verb, verdict.reply or replies.queued(verdict.queue_id))
+        return
+    answers = verdict.replies or [
+        verdict.reply or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
+    ]
+    for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
+        session.output.append(reply.wire)
+        session.tally.append(verb * 1000 + reply.code)
+    session.answer(verb, answers[-1])

@@ -1,0 +1,35 @@
+"""What a session tells its driver besides octets to send: `Session.next_event` hands these out in order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ASK = 1  # `stage`, `token`: a check can't answer from memory; the session waits for resume(token, verdict)
+BODY_BEGIN = 2  # `data`: the Envelope; content follows
+BODY_CHUNK = 3  # `data`: bytes, decoded
+BODY_END = 4  # `token`: the content is whole; resume(token, verdict) after custody is durable
+BODY_ABORT = 5  # whatever was given of this body is void
+REJECT = 6  # `stage`, `data`: (Reply, reason, recipient or None): a command or content was refused for a reason that is counted
+VIOLATION = 7  # `data`: label of smtpd_protocol_violations_total
+DELAY = 8  # `token`: keep the output back for the rules' error delay, then resume(token)
+CLOSE = 9  # `data`: label of smtpd_sessions_ended_total; send what is left, then close
+
+STAGE_CONNECT = "connect"
+STAGE_HELO = "helo"
+STAGE_MAIL = "mail"
+STAGE_RCPT = "rcpt"
+STAGE_DATA = "data"
+STAGE_BODY = "body"
+
+
+class Event:
+    __slots__ = ("data", "kind", "stage", "token")
+
+    def __init__(self, kind: int, data: Any = None, token: int = 0, stage: str = "") -> None:
+        self.kind = kind
+        self.data = data
+        self.token = token
+        self.stage = stage
+
+    def __repr__(self) -> str:
+        return f"Event({self.kind}, {self.data!r}, {self.token}, {self.stage!r})"

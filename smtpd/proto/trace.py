@@ -1,0 +1,70 @@
+"""The Received header field (RFC 5321 4.4) and the protocol names of RFC 3848 and 6531. Text only; the time is given."""
+
+from __future__ import annotations
+
+import time
+
+from smtpd.mail.envelope import Envelope
+
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+# In a comment or domain position only these octets of a HELO name are repeated; others could bend the field's structure.
+_HELO_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
+
+
+def protocol_name(is_lmtp: bool, is_extended: bool, is_smtputf8: bool, is_tls: bool) -> str:
+    """Return the "with" keyword: SMTP, ESMTP, ESMTPS, LMTP, UTF8SMTPS, UTF8LMTP, …"""
+    name = "LMTP" if is_lmtp else "SMTP"
+    if is_smtputf8:
+        name = "UTF8" + name
+    elif is_extended and not is_lmtp:
+        name = "ESMTP"
+    return name + "S" if is_tls else name
+
+
+class DateText:
+    """The RFC 5322 date of a Unix time in local time, made once a second."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._text = b""
+
+    def at(self, unix_s: float) -> bytes:
+        second = int(unix_s)
+        if second != self._second:
+            self._second = second
+            t = time.localtime(second)
+            offset_min = (t.tm_gmtoff or 0) // 60
+            sign = "-" if offset_min < 0 else "+"
+            zone = abs(offset_min) // 60 * 100 + abs(offset_min) % 60
+            self._text = (
+                f"{_DAYS[t.tm_wday]}, {t.tm_mday} {_MONTHS[t.tm_mon - 1]} {t.tm_year} "
+                f"{t.tm_hour:02}:{t.tm_min:02}:{t.tm_sec:02} {sign}{zone:04} ({t.tm_zone})"
+            ).encode("ascii", "replace")
+        return self._text
+
+
+def safe_helo(helo: bytes) -> bytes:
+    """Return the HELO name with every octet that could bend a header field as "?"."""
+    if helo.replace(b".", b"").replace(b"-", b"").isalnum():
+        return helo
+    return bytes(octet if octet in _HELO_SAFE else 0x3F for octet in helo) or b"?"
+
+
+def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: bytes) -> bytes:
+    """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others."""
+    name = envelope.client_name.encode("ascii", "replace")
+    address = envelope.client_address
+    literal = ("IPv6:" + address if ":" in address else address).encode("ascii", "replace")
+    helo = safe_helo(envelope.helo)
+    with_for = b""
+    if len(envelope.recipients) == 1:
+        path = envelope.recipients[0].path
+        if envelope.smtputf8 or path.isascii():
+            with_for = b"\r\n\tfor <" + path + b">"
+    return (
+        b"Received: from " + helo + b" (" + name + b" [" + literal + b"])\r\n\tby " + hostname + b" (smtpd) with "
+        + envelope.protocol.encode() + b" id " + queue_id.encode() + with_for + b";\r\n\t" + date + b"\r\n"
+    )  # fmt: skip

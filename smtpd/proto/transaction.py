@@ -1,0 +1,65 @@
+"""One transaction: MAIL to the end of data. It is replaced by the next one, never cleared.
+
+Owns the envelope in the making and the decoder of the content, and knows when the content breaks a limit. Sends nothing.
+"""
+
+from __future__ import annotations
+
+from smtpd._parser import BodyDecoder
+from smtpd.mail.envelope import Recipient
+from smtpd.mail.reply import Reply
+from smtpd.proto import replies
+from smtpd.proto.params import MailParameters
+from smtpd.proto.rules import Rules
+
+NO_PARAMETERS = MailParameters()
+
+
+class Transaction:
+    """`failure` is the reply that the end of data will get whatever else comes; content is then only drained."""
+
+    __slots__ = (
+        "chunk_bytes", "chunk_owner", "decoder", "failure", "failure_reason", "is_chunked", "is_last_chunk", "is_reported",
+        "parameters", "recipients", "reverse_path",
+    )  # fmt: skip
+
+    def __init__(self, reverse_path: bytes, parameters: MailParameters) -> None:
+        self.reverse_path = reverse_path
+        self.parameters = parameters
+        self.recipients: list[Recipient] = []
+        self.decoder: BodyDecoder | None = None
+        self.failure: Reply | None = None
+        self.failure_reason = "content"
+        self.is_reported = False  # the driver was told BODY_BEGIN
+        self.is_last_chunk = False
+        self.is_chunked = False
+        self.chunk_bytes = 0
+        self.chunk_owner: tuple[Transaction | None, int] | None = None  # set: this one only swallows a chunk
+
+    def fail(self, reply: Reply, reason: str) -> None:
+        """Keep the first failure; from now on content is counted but not kept."""
+        if self.failure is None:
+            self.failure = reply
+            self.failure_reason = reason
+        if self.decoder is not None:
+            self.decoder.is_keeping = False
+
+
+def check_content_limits(decoder: BodyDecoder, rules: Rules) -> tuple[Reply, str] | None:
+    """Return the refusal (reply, reason) that the content so far has earned, or None. Called once for each piece."""
+    if rules.size_limit and decoder.size_bytes > rules.size_limit:
+        return replies.TOO_BIG, "size"
+    if decoder.received_count > rules.hop_limit and rules.hop_limit:
+        return replies.TOO_MANY_HOPS, "content"
+    if decoder.header_bytes > rules.header_limit and rules.header_limit:
+        return replies.HEADER_TOO_BIG, "size"
+    return None
+
+
+def check_whole_content(decoder: BodyDecoder, rules: Rules) -> tuple[Reply, str] | None:
+    """Return the refusal of content that is complete, or None."""
+    if rules.is_bare_newline_refused and (decoder.bare_lf_count or decoder.bare_cr_count):
+        return replies.BARE_NEWLINE, "content"
+    if rules.line_limit and decoder.longest_line_bytes > rules.line_limit:
+        return replies.TEXT_LINE_TOO_LONG, "content"
+    return None
