@@ -59,17 +59,15 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
             example='{ "192.0.2.0/24" = ["CHUNKING"] }',
         ),
     ] = {}
-    backlog: Annotated[
-        int, Key("Connections that may wait to be accepted, for each worker", least=1, most=1 << 20)
-    ] = 4096
+    backlog: Annotated[int, Key("Connections that may wait to be accepted, for each worker", least=1, most=1 << 20)] = 4096
 
 
 class LimitsSettings(Section, frozen=True, kw_only=True):
     """What a client may send, and how long it may take; see the manual's list of replies for each answer."""
 
-    message_size: Annotated[
-        int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=_TIB, zero="no limit")
-    ] = 50 * 1024 * 1024
+    message_size: Annotated[int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=_TIB, zero="no limit")] = (
+        50 * 1024 * 1024
+    )
     line_length: Annotated[
         int,
         Key(
@@ -84,9 +82,9 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
         int,
         Key("Longest command line with its CRLF (RFC 5321 4.5.3.1.4)", kind="size", least=512, most=65536),
     ] = 2048
-    header_size: Annotated[
-        int, Key("Largest header of a mail", kind="size", least=1024, most=_TIB, zero="no limit")
-    ] = 1024 * 1024
+    header_size: Annotated[int, Key("Largest header of a mail", kind="size", least=1024, most=_TIB, zero="no limit")] = (
+        1024 * 1024
+    )
     recipients: Annotated[
         int,
         Key("Recipients of one mail, announced as LIMITS RCPTMAX", least=1, most=1_000_000, zero="no limit"),
@@ -126,15 +124,9 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
             zero="no limit",
         ),
     ] = 100
-    error_delay: Annotated[
-        float, Key("Delay of each reply past soft_errors", kind="duration", least=0.0, most=60.0)
-    ] = 1.0
-    command_timeout: Annotated[
-        float, Key("Longest silence between commands", kind="duration", least=0.001, most=_DAY_S)
-    ] = 300.0
-    data_timeout: Annotated[
-        float, Key("Longest silence within a mail", kind="duration", least=0.001, most=_DAY_S)
-    ] = 180.0
+    error_delay: Annotated[float, Key("Delay of each reply past soft_errors", kind="duration", least=0.0, most=60.0)] = 1.0
+    command_timeout: Annotated[float, Key("Longest silence between commands", kind="duration", least=0.001, most=_DAY_S)] = 300.0
+    data_timeout: Annotated[float, Key("Longest silence within a mail", kind="duration", least=0.001, most=_DAY_S)] = 180.0
     command_deadline: Annotated[
         float, Key("Longest time for one command to arrive", kind="duration", least=0.001, most=_DAY_S)
     ] = 300.0
@@ -189,8 +181,8 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     allow_untrusted_routing: Annotated[
         bool, Key('Take recipients with "%", "!" or "@" in the local part; the store may reinterpret them')
     ] = False
-    trusted: Annotated[list[str], Key("Networks that are exempt from limits for clients", kind="network")] = (
-        msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
+    trusted: Annotated[list[str], Key("Networks that are exempt from limits for clients", kind="network")] = msgspec.field(
+        default_factory=lambda: ["127.0.0.0/8", "::1"]
     )
 
 
@@ -214,12 +206,10 @@ class SpoolSettings(Section, frozen=True, kw_only=True):
             most=_TIB,
         ),
     ] = 128 * 1024
-    free_bytes: Annotated[
-        int, Key("Free space below which mail is refused with 452", kind="size", least=0, most=_TIB)
-    ] = 64 * 1024 * 1024
-    free_inodes: Annotated[
-        int, Key("Free inodes below which mail is refused with 452", least=0, most=1 << 40)
-    ] = 1000
+    free_bytes: Annotated[int, Key("Free space below which mail is refused with 452", kind="size", least=0, most=_TIB)] = (
+        64 * 1024 * 1024
+    )
+    free_inodes: Annotated[int, Key("Free inodes below which mail is refused with 452", least=0, most=1 << 40)] = 1000
 
 
 class RouteSettings(Section, frozen=True, kw_only=True):
@@ -266,9 +256,7 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
 
     retry: Annotated[
         list[float],
-        Key(
-            "Waiting times between attempts; the last repeats", kind="duration", least=0.001, most=30 * _DAY_S
-        ),
+        Key("Waiting times between attempts; the last repeats", kind="duration", least=0.001, most=30 * _DAY_S),
     ] = msgspec.field(default_factory=lambda: [300.0, 600.0, 1200.0, 2400.0, 3600.0])
     lifetime: Annotated[
         float,
@@ -283,9 +271,7 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
             most=_TIB,
         ),
     ] = 16 * 1024 * 1024
-    concurrency: Annotated[
-        int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)
-    ] = 200
+    concurrency: Annotated[int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)] = 200
 
 
 class MetricsSettings(Section, frozen=True, kw_only=True):
@@ -314,9 +300,7 @@ class LogSettings(Section, frozen=True, kw_only=True):
             kind="log_destination",
         ),
     ] = "stderr"
-    syslog_name: Annotated[str, Key('Program name in the lines, as in "postfix/smtpd[123]"', kind="name")] = (
-        "postfix"
-    )
+    syslog_name: Annotated[str, Key('Program name in the lines, as in "postfix/smtpd[123]"', kind="syslog_name")] = "postfix"
     level: Annotated[
         str,
         Key("warning leaves out the lines of each mail and connection", choices=("info", "warning")),
@@ -336,9 +320,7 @@ class Settings(Section, frozen=True, kw_only=True):
         ),
     ] = ""
     node: Annotated[int, Key("Number of this host in queue ids; unique in a fleet", least=0, most=4095)] = 1
-    workers: Annotated[
-        int, Key("Processes that take and deliver mail", least=1, most=256, zero="one for each core")
-    ] = 0
+    workers: Annotated[int, Key("Processes that take and deliver mail", least=1, most=256, zero="one for each core")] = 0
     user: Annotated[
         str,
         Key(
@@ -348,9 +330,7 @@ class Settings(Section, frozen=True, kw_only=True):
             example='"smtpd"',
         ),
     ] = ""
-    run_dir: Annotated[str, Key("Directory of the pid file and the control sockets", kind="path")] = (
-        "./var/run"
-    )
+    run_dir: Annotated[str, Key("Directory of the pid file and the control sockets", kind="path")] = "./var/run"
     drain_timeout: Annotated[
         float,
         Key(

@@ -1,0 +1,194 @@
+"""What is wrong although each key by itself is right: doubles, gaps and contradictions between keys.
+
+Faults are what would fail or harm later (an open relay, two listeners on one address); warnings are what
+is legal but seldom meant. A key that was bad by itself is left alone.
+"""
+
+import pwd
+from collections.abc import Iterable
+
+from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
+from smtpd.config.faults import quote
+from smtpd.config.read import Finding, Path
+from smtpd.settings import ListenerSettings, RouteSettings, Settings
+from smtpd.settings.endpoint import Endpoint, parse_endpoint
+
+# RFC 2033 5: LMTP must not be spoken on the SMTP port.
+_SMTP_PORT = 25
+# RFC 5321 4.5.3.1.8 and 6.3
+_RECIPIENTS_EXPECTED = 100
+
+
+def cross_check(settings: Settings, bad: set[Path]) -> tuple[list[Finding], list[Finding]]:
+    """Return faults and warnings."""
+    check = _CrossCheck(settings, bad)
+    check.run()
+    return check.faults, check.warnings
+
+
+class _CrossCheck:
+    def __init__(self, settings: Settings, bad: set[Path]) -> None:
+        self.settings = settings
+        self.bad = bad
+        self.faults: list[Finding] = []
+        self.warnings: list[Finding] = []
+
+    def run(self) -> None:
+        self._host()
+        self._listeners()
+        self._relay()
+        self._routes()
+        self._limits()
+        self._delivery()
+
+    def _fault(self, path: Path, text: str) -> None:
+        self.faults.append(Finding(path, text))
+
+    def _warn(self, path: Path, text: str) -> None:
+        self.warnings.append(Finding(path, text))
+
+    def _good(self, *paths: Path) -> bool:
+        return self.bad.isdisjoint(paths)
+
+    def _host(self) -> None:
+        settings = self.settings
+        if not settings.hostname and self._good(("hostname",)) and not machine_name():
+            self._warn(("hostname",), f"the machine's own name is no host name: {quote(FALLBACK_HOSTNAME)} is used")
+        if settings.user and not _is_user(settings.user):
+            self._warn(("user",), f"{quote(settings.user)} is not a user of this machine")
+        if settings.spool.engine == "sqlite" and not settings.spool.path.startswith("/"):
+            self._warn(("spool", "path"), f"{quote(settings.spool.path)} depends on the directory where smtpd is started")
+
+    def _listeners(self) -> None:
+        listeners = self.settings.listener
+        if not listeners and self._good(("listener",)):
+            self._fault(("listener",), "at least one [[listener]] is needed")
+        names: dict[str, int] = {}
+        endpoints: dict[Endpoint, int] = {}
+        for number, listener, endpoint in self._endpoints():
+            path: Path = ("listener", number)
+            if endpoint in endpoints and (endpoint.is_unix or endpoint.port):
+                self._fault(path + ("address",), f"{quote(listener.address)} has a listener already")
+            elif listener_name(listener) in names:
+                key = "name" if listener.name else "address"
+                self._fault(path + (key,), f"{quote(listener_name(listener))} is the name of another listener")
+            endpoints.setdefault(endpoint, number)
+            names.setdefault(listener_name(listener), number)
+            if listener.protocol == "lmtp" and endpoint.port == _SMTP_PORT:
+                self._fault(path + ("address",), "LMTP must not use port 25 (RFC 2033 5)")
+        metrics = self.settings.metrics.address
+        if metrics and self._good(("metrics", "address")):
+            endpoint = parse_endpoint(metrics)
+            if endpoint.port and endpoint in endpoints:
+                self._fault(("metrics", "address"), f"{quote(metrics)} is the address of a listener")
+
+    def _endpoints(self) -> Iterable[tuple[int, ListenerSettings, Endpoint]]:
+        for number, listener in enumerate(self.settings.listener):
+            if listener.address and self._good(("listener", number, "address")):
+                yield number, listener, parse_endpoint(listener.address)
+
+    def _relay(self) -> None:
+        if self.settings.policy.relay_domains is not None or not self._good(("policy", "relay_domains"), ("policy",)):
+            return
+        for number, listener, endpoint in self._endpoints():
+            if not endpoint.is_local:
+                self._fault(
+                    ("listener", number, "address"),
+                    f"{quote(listener.address)} is not loopback and policy.relay_domains is absent: "
+                    "an open relay for everybody who can reach it",
+                )
+
+    def _routes(self) -> None:
+        routes = self.settings.route
+        names: set[str] = set()
+        for number, route in enumerate(routes):
+            self._route(number, route)
+            if route_name(route, number) in names:
+                key = "name" if route.name else "transport"
+                self._fault(("route", number, key), f"{quote(route_name(route, number))} is the name of another route")
+            names.add(route_name(route, number))
+        self._unreachable_routes()
+        # a spool that forgets its mail never asks for a route; and bad domains would only lead to false words
+        domains_good = all(self._good(("route", n, "domains")) for n in range(len(routes)))
+        if self.settings.spool.engine == "sqlite" and domains_good and self._good(("route",)):
+            self._unrouted_domains()
+
+    def _route(self, number: int, route: RouteSettings) -> None:
+        path: Path = ("route", number)
+        if not route.domains and self._good(path + ("domains",)):
+            self._fault(path + ("domains",), "at least one domain is needed")
+        if not self._good(path + ("transport",), path + ("path",)):
+            return
+        if route.transport == "maildir" and not route.path:
+            self._fault(path + ("path",), 'transport = "maildir" needs a path')
+        elif route.transport != "maildir" and route.path:
+            self._fault(path + ("path",), f"transport = {quote(route.transport)} takes no path")
+
+    def _unreachable_routes(self) -> None:
+        earlier: dict[str, int] = {}
+        for number, route in enumerate(self.settings.route):
+            for domain in route.domains:
+                by = earlier.get(domain, earlier.get("*"))
+                if by is not None and by != number:
+                    name = route_name(self.settings.route[by], by)
+                    self._warn(("route", number, "domains"), f"{quote(domain)} is never reached: route {quote(name)} takes it")
+            for domain in route.domains:
+                earlier.setdefault(domain, number)
+
+    def _unrouted_domains(self) -> None:
+        refused = "is refused with 550 5.4.4, no route"
+        if not self.settings.route:
+            self._warn(("route",), f"there is no [[route]]: all mail {refused}")
+            return
+        routed = {domain for route in self.settings.route for domain in route.domains}
+        if "*" in routed:
+            return
+        relay = self.settings.policy.relay_domains
+        if relay is None:
+            self._warn(("route",), f'no route takes "*": mail for other domains {refused}')
+        for number, domain in enumerate(relay or []):
+            if not _is_routed(domain, routed):
+                self._warn(("policy", "relay_domains", number), f"mail for {quote(domain)} {refused}")
+        if self._good(("hostname",), ("policy", "postmaster")):
+            postmaster = complete(self.settings).policy.postmaster
+            if not _is_routed(postmaster.rpartition("@")[2], routed):
+                self._warn(("policy", "postmaster"), f"mail for {quote(postmaster)} {refused}")
+
+    def _limits(self) -> None:
+        limits = self.settings.limits
+        if 0 < limits.hard_errors < limits.soft_errors:
+            self._warn(
+                ("limits", "soft_errors"),
+                f"never reached: the connection is closed at hard_errors = {limits.hard_errors}",
+            )
+        if 0 < limits.recipients < _RECIPIENTS_EXPECTED:
+            self._warn(("limits", "recipients"), f"clients may expect {_RECIPIENTS_EXPECTED} at least (RFC 5321 4.5.3.1.8)")
+        if 0 < limits.message_size < limits.header_size:
+            self._warn(("limits", "header_size"), "never reached: it is larger than message_size")
+
+    def _delivery(self) -> None:
+        delivery = self.settings.delivery
+        if not delivery.retry and self._good(("delivery", "retry")):
+            self._fault(("delivery", "retry"), "at least one waiting time is needed")
+        elif delivery.retry and delivery.lifetime < delivery.retry[0]:
+            self._warn(("delivery", "lifetime"), "shorter than the first waiting time: no mail is tried twice")
+
+
+def _is_routed(domain: str, routed: set[str]) -> bool:
+    """Whether every address of a relay domain (".example.org": of all domains below it) has a route."""
+    if domain in routed:
+        return True
+    rest = domain.removeprefix(".")
+    while "." in rest:
+        rest = rest.partition(".")[2]
+        if "." + rest in routed:
+            return True
+    return False
+
+
+def _is_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
