@@ -231,7 +231,7 @@ class Gateway:
     def await_mails(
         self, user: str, count: int = 1, domain: str = "example.org", timeout_s: float = 30.0
     ) -> list[bytes]:
-        """Return the mails of a mailbox as stored once `count` are there; AssertionError for more or fewer."""
+        """Return the mails of a mailbox as stored once `count` are there; AssertionError on more or less."""
         try:
             paths = wait_until(
                 f"{count} mails for {user}@{domain}",

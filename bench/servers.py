@@ -1,0 +1,209 @@
+"""The servers of a comparison: how each is started on a free port, ended, and what it calls itself.
+
+Each takes all mail for any recipient and throws it away: at once, or (durable) after it is safely on disk. One that can't run
+here says why in `missing`, and the comparison goes on without it.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.postfix_instance import PostfixInstance
+from bench.processes import NotReadyError, await_greeting, end, free_port
+
+ROOT = Path(__file__).resolve().parent.parent
+HOST = "127.0.0.1"
+_SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
+
+
+class Server:
+    """One server. `weight` is its share of a load's mails, so that slow ones don't take the whole time of a round."""
+
+    name = ""
+    is_durable = False
+    weight = 1.0
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder / self.name
+        self.folder.mkdir()
+        self.host = HOST
+        self.port = free_port(HOST)
+        self.pid = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def missing(self) -> str:
+        """Return why this server can't run here, "" when it can."""
+        return ""
+
+    def version(self) -> str:
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """Return the command line that serves on `host`:`port` in the foreground."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Start the server and return when it greets; NotReadyError with the last line of its output when it doesn't."""
+        log = self.folder / "output.log"
+        with log.open("wb") as output:
+            self._process = process = subprocess.Popen(
+                self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+        self.pid = process.pid
+        try:
+            await_greeting(self.host, self.port, lambda: process.poll() is None)
+        except NotReadyError as error:
+            self.stop()
+            words = log.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise NotReadyError(f"{error}: {words[-300:]}" if words else str(error)) from None
+
+    def stop(self) -> None:
+        if self._process is not None:
+            end(self._process)
+
+
+class Floor(Server):
+    """The C server that answers without looking."""
+
+    name = "floor"
+    _source = ROOT / "bench" / "floor" / "floor.c"
+
+    def missing(self) -> str:
+        return "" if shutil.which("cc") else "no C compiler (cc)"
+
+    def version(self) -> str:
+        return "bench/floor/floor.c"
+
+    def command(self) -> list[str]:
+        program = self.folder / "floor"
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-o", program, self._source], check=True)
+        return [str(program), self.host, str(self.port)]
+
+
+class SmtpSink(Server):
+    """Postfix's own sink: a single C process."""
+
+    name = "smtp-sink"
+    _program = shutil.which("smtp-sink", path=_SBIN)
+
+    def missing(self) -> str:
+        return "" if self._program else "smtp-sink is not installed (it is part of Postfix)"
+
+    def version(self) -> str:
+        return postfix_version()
+
+    def command(self) -> list[str]:
+        as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
+        return [str(self._program), *as_nobody, f"{self.host}:{self.port}", "1000"]
+
+
+class Aiosmtpd(Server):
+    """aiosmtpd with a handler that returns 250."""
+
+    name = "aiosmtpd"
+    weight = 0.1
+
+    def missing(self) -> str:
+        try:
+            self.version()
+        except importlib.metadata.PackageNotFoundError:
+            return "aiosmtpd is not installed (pip install aiosmtpd)"
+        return ""
+
+    def version(self) -> str:
+        return f"{importlib.metadata.version('aiosmtpd')}, Python {platform.python_version()}"
+
+    def command(self) -> list[str]:
+        return [sys.executable, str(ROOT / "bench" / "aiosmtpd_peer.py"), self.host, str(self.port)]
+
+
+class SmtpdServer(Server):
+    """What the two modes of this project's server have in common."""
+
+    workers = 1
+    program = Path(sys.executable).with_name("smtpd")
+
+    def missing(self) -> str:
+        return "" if self.program.exists() else f"{self.program} is not there (make build)"
+
+    def version(self) -> str:
+        numbers = f"{importlib.metadata.version('smtpd')}, Python {platform.python_version()}"
+        return f"{numbers}, SQLite {sqlite3.sqlite_version}, {self.workers} worker(s)"
+
+
+class SmtpdSink(SmtpdServer):
+    """`smtpd sink`: no policy, no spool."""
+
+    name = "smtpd sink"
+
+    def command(self) -> list[str]:
+        where = ["--listen", f"{self.host}:{self.port}"]
+        return [str(self.program), "sink", *where, "--workers", str(self.workers)]
+
+
+class SmtpdServe(SmtpdServer):
+    """`smtpd serve`: custody in SQLite with synchronous=FULL before each 250, then a route that discards."""
+
+    name = "smtpd serve"
+    is_durable = True
+    weight = 0.5
+    settings = ""  # more lines at the top of the configuration, for the other benchmarks
+
+    def command(self) -> list[str]:
+        self.metrics_port = free_port(self.host)
+        config = self.folder / "smtpd.toml"
+        config.write_text(
+            f'hostname = "bench.example.net"\n'
+            f"workers = {self.workers}\n"
+            f'run_dir = "{self.folder}/run"\n'
+            f"{self.settings}\n"
+            f'[[listener]]\nname = "mx"\naddress = "{self.host}:{self.port}"\n\n'
+            f'[spool]\npath = "{self.folder}/spool"\n\n'
+            f'[[route]]\ndomains = ["*"]\ntransport = "discard"\n\n'
+            f'[metrics]\naddress = "{self.host}:{self.metrics_port}"\n\n'
+            f'[log]\ndestination = "{self.folder}/mail.log"\n'
+        )
+        return [str(self.program), "serve", "-c", str(config)]
+
+
+class Postfix(Server):
+    """A private Postfix that accepts durably and hands all mail to its discard transport."""
+
+    name = "postfix"
+    is_durable = True
+    weight = 0.15
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._instance = PostfixInstance(self.folder, self.host, self.port)
+
+    def missing(self) -> str:
+        return PostfixInstance.missing()
+
+    def version(self) -> str:
+        return postfix_version()
+
+    def start(self) -> None:
+        self.pid = self._instance.start()
+
+    def stop(self) -> None:
+        self._instance.stop()
+
+
+ALL: list[type[Server]] = [Floor, SmtpSink, Aiosmtpd, SmtpdSink, SmtpdServe, Postfix]
+
+
+def postfix_version() -> str:
+    """Return Postfix's version number, "" when postconf is not there."""
+    program = shutil.which("postconf", path=_SBIN)
+    if program is None:
+        return ""
+    answer = subprocess.run([program, "-dh", "mail_version"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip()
