@@ -5,7 +5,6 @@ Everything that comes from the file is escaped before it is shown: a terminal ne
 characters.
 """
 
-import difflib
 import os
 from collections.abc import Iterable
 
@@ -54,6 +53,8 @@ def quote(text: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return ' (did you mean "x"?)' for the nearest of `known`, "" when none is near."""
+    import difflib  # here: only a fault needs it
+
     by_folded = {name.casefold(): name for name in known}
     near = difflib.get_close_matches(word[:_SHOWN_CHARACTERS].casefold(), by_folded, n=1, cutoff=0.6)
     return f" (did you mean {quote(by_folded[near[0]])}?)" if near else ""

@@ -12,10 +12,11 @@ import msgspec
 
 from smtpd.config.complete import complete
 from smtpd.config.crosscheck import cross_check
+from smtpd.config.default import EMBEDDED
 from smtpd.config.faults import ConfigError, Fault, escape
 from smtpd.config.locate import LineIndex
 from smtpd.config.read import Finding, Reader, dotted
-from smtpd.settings import ListenerSettings, MetricsSettings, RouteSettings, Settings, SpoolSettings
+from smtpd.settings import Settings
 
 DEFAULT_PATH = "/etc/smtpd/smtpd.toml"
 
@@ -57,15 +58,7 @@ def load_settings(path: str | None) -> Settings:
 
 def embedded_default() -> Settings:
     """Return the settings without any file: loopback only, any domain, everything filed under ./var."""
-    return complete(
-        Settings(
-            run_dir="./var/run",
-            listener=[ListenerSettings(address="127.0.0.1:2525")],
-            spool=SpoolSettings(path="./var/spool"),
-            route=[RouteSettings(domains=["*"], transport="maildir", path="./var/mail")],
-            metrics=MetricsSettings(address="127.0.0.1:9025"),
-        )
-    )
+    return complete(EMBEDDED)
 
 
 def examine(path: str | None) -> Examined:

@@ -6,11 +6,12 @@ remembered as bad, so that later checks can leave it alone.
 """
 
 import datetime
+import re
 from typing import Any
 
 import msgspec
 
-from smtpd.config.faults import did_you_mean, escape, quote
+from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.grammar import check_text
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration, parse_size
@@ -39,6 +40,7 @@ _LATER_KEYS = {
     "tls",
 }
 _LATER_VALUES = {("spool.engine", "jetstream"), ("route.transport", "smtp"), ("route.transport", "lmtp")}
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 NOT_YET = "not supported by this version"
 
 
@@ -50,8 +52,9 @@ class Finding(msgspec.Struct, frozen=True):
 
 
 def dotted(path: Path) -> str:
-    """Return the name of a key without the numbers of array elements, escaped: "listener.address"."""
-    return escape(".".join(part for part in path if isinstance(part, str)))
+    """Return the name of a key as TOML writes it, without the numbers of array elements:
+    "listener.address"."""
+    return ".".join(part if _BARE_KEY.fullmatch(part) else quote(part) for part in path if isinstance(part, str))
 
 
 class Reader:
