@@ -1,0 +1,111 @@
+"""`smtpd serve`: load the configuration, start the master, tell a newcomer what to do next.
+
+Also `run_server`, the way from settings to a running master that other commands share.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable
+
+import click
+
+from smtpd import __version__
+from smtpd.errors import StartupError
+from smtpd.settings import RouteSettings, Settings
+
+_EXTENSIONS = ("smtpd._io", "smtpd._parser", "smtpd.metrics._cells")
+
+
+@click.command("serve")
+@click.option("-c", "--config", "path", metavar="FILE", help="Configuration; default /etc/smtpd/smtpd.toml.")
+@click.option("-t", "--test", "is_test", is_flag=True, help="Only check the configuration, like `smtpd check`.")
+@click.pass_context
+def serve_command(ctx: click.Context, path: str | None, is_test: bool) -> int:
+    """Take mail in and deliver it until stopped.
+
+    Without a file, listens on 127.0.0.1:2525 and files mail for any domain under ./var/mail. Signals: HUP
+    reloads, TERM stops gracefully, INT and QUIT fast, USR1 reopens logs, TTIN and TTOU add and retire a
+    worker.
+    """
+    if is_test:
+        from smtpd.cli.check import check_command
+
+        return int(ctx.invoke(check_command, path=path) or 0)
+    from smtpd.config.load import load_settings, settings_file
+
+    settings = load_settings(path)
+    file = settings_file(path) or ""
+    shown = file or "the embedded default"
+    is_guided = not file or sys.stdout.isatty()
+    return run_server(
+        settings,
+        os.path.abspath(file) if file else "",
+        lambda: load_settings(path),
+        lambda addresses, metrics: print(guide(settings, shown, addresses, metrics), flush=True) if is_guided else None,
+    )
+
+
+def run_server(
+    settings: Settings,
+    file: str,
+    load: Callable[[], Settings],
+    on_started: Callable[[list[str], str], object],
+) -> int:
+    """Serve until stopped; gives the exit code. `load` reads the settings anew on HUP.
+
+    `on_started(addresses, metrics_address)` is called when everything is bound. Raises StartupError.
+    """
+    check_extensions()
+    from smtpd.master.start import run_master
+    from smtpd.net.listeners import ListenerSockets, format_address
+    from smtpd.worker.main import run_worker  # before the fork: the workers share its memory
+
+    def tell(listeners: list[ListenerSockets], metrics: socket.socket | None) -> None:
+        on_started([entry.label for entry in listeners], format_address(metrics) if metrics else "")
+
+    return run_master(settings, file, load, run_worker, tell)
+
+
+def check_extensions() -> None:
+    """The compiled parts are there; StartupError (EX_UNAVAILABLE) says how to get them."""
+    for name in _EXTENSIONS:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            text = f"the extension {name} is not built for this Python: run `make build`"
+            raise StartupError(text, os.EX_UNAVAILABLE) from None
+        except ImportError as error:
+            text = f"the extension {name} can't be loaded ({error}): run `make clean build`"
+            raise StartupError(text, os.EX_UNAVAILABLE) from None
+
+
+def guide(settings: Settings, file: str, addresses: list[str], metrics: str) -> str:
+    """What a newcomer wants to know: where it listens, a first mail, where that will be, the metrics."""
+    domains = settings.policy.relay_domains
+    lines = [f"smtpd {__version__} listens on {', '.join(addresses)} ({file})"]
+    host, _, port = next((a for a in addresses if not a.startswith("unix:")), "").rpartition(":")
+    if host and domains != []:
+        domain = domains[0] if domains else "example.org"
+        code = (
+            f'import smtplib; s = smtplib.SMTP("{host.strip("[]")}", {port}); '
+            f's.sendmail("me@example.com", "you@{domain}", "Subject: hello\\n\\nIt works.\\n"); s.quit()'
+        )
+        lines += ["Send a first mail:", f"  python3 -c {shlex.quote(code)}"]
+        route = find_route(settings.route, domain)
+        if route is not None and route.transport == "maildir":
+            lines.append(f"It will be in {os.path.join(route.path, domain, 'you', 'new')}/")
+    if metrics:
+        lines.append(f"Metrics: http://{metrics}/metrics")
+    lines.append("Stop with Ctrl-C.")
+    return "\n".join(lines)
+
+
+def find_route(routes: list[RouteSettings], domain: str) -> RouteSettings | None:
+    """The first route that names the domain, one of its parents by ".parent", or "*"."""
+    parents = {"*", domain, *("." + domain.split(".", n)[n] for n in range(1, domain.count(".") + 1))}
+    return next((route for route in routes if parents.intersection(route.domains)), None)
