@@ -1,0 +1,235 @@
+"""One connection's octets: reads into a buffer that all streams share, writes with back-pressure, ends without losing a reply.
+
+Owns the descriptor. Knows no protocol: `on_data(buffer, start, end)` returns how far it got, and the stream keeps a copy of
+the rest. While there is a rest, unsent output or a `pause`, nothing is read, so a peer that sends without reading can't grow
+memory. The end of the peer's side is told once (`on_end`): half-closed is not gone, output still leaves.
+
+Interest in reading is dropped only when an event comes that isn't wanted, not at each pause: a peer that waits for its
+reply costs no epoll_ctl.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from smtpd import _io
+from smtpd.net.loop import Loop, Timer
+
+READ_BYTES = 64 * 1024  # octets per connection and turn: the quantum that keeps one fat sender from starving the others
+LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply (REPLIES, "Connection")
+LINGER_BYTES = 64 * 1024
+_EAGAIN = -errno.EAGAIN
+_BUFFER = bytearray(READ_BYTES)  # one for all: whatever is not taken during the call is copied
+
+
+class StreamOwner:
+    """What a stream calls; override what matters. `on_data` returns the position after the last octet taken."""
+
+    __slots__ = ()
+
+    def on_data(self, buffer: bytearray, start: int, end: int) -> int:
+        return end
+
+    def on_end(self) -> None:
+        """The peer sends no more; it may still read."""
+
+    def on_lost(self) -> None:
+        """The connection broke; `on_closed` follows."""
+
+    def on_drained(self) -> None:
+        """All output has left after some had to wait."""
+
+    def on_closed(self) -> None:
+        """The descriptor is closed; last call."""
+
+
+class Stream:
+    """`owner` gets the calls; set before `start`. All methods belong to the loop thread."""
+
+    __slots__ = ("_has_reader", "_linger", "_linger_bytes", "_loop", "_output", "_rest", "at_end", "fd", "is_paused", "owner")
+
+    def __init__(self, loop: Loop, fd: int, owner: StreamOwner) -> None:
+        self._loop = loop
+        self.fd = fd
+        self.owner: StreamOwner = owner
+        self.is_paused = False
+        self.at_end = False  # the peer has shut its side down
+        self._has_reader = False
+        self._rest: bytearray | None = None
+        self._output: bytes = b""
+        self._linger: Timer | None = None
+        self._linger_bytes = 0
+
+    @property
+    def is_open(self) -> bool:
+        return self.fd >= 0 and self._linger is None
+
+    @property
+    def has_output(self) -> bool:
+        """Octets that the peer's window did not take yet."""
+        return bool(self._output)
+
+    @property
+    def buffered_bytes(self) -> int:
+        return len(self._output) + (len(self._rest) if self._rest else 0)
+
+    def start(self) -> None:
+        """Begin to read."""
+        self._loop.add_reader(self.fd, self._on_readable)
+        self._has_reader = True
+
+    def pause(self) -> None:
+        """Take nothing from the peer until `resume`."""
+        self.is_paused = True
+
+    def resume(self) -> None:
+        """Go on: first with the kept rest, in the next turn, then with the socket."""
+        self.is_paused = False
+        if self._rest is not None:
+            self._loop.ready(self._pump)
+        elif self.at_end:
+            self._loop.ready(self._tell_end)
+        elif not self._has_reader and not self._output:
+            self._watch()
+
+    def write(self, data: bytes) -> bool:
+        """Send what the window takes, keep the rest; True when all is gone. Octets after an error are dropped."""
+        if self.fd < 0 or self._linger is not None:
+            return True
+        if self._output:
+            self._output += data
+            return False
+        sent = _io.send(self.fd, data, 0)
+        if sent == len(data):
+            return True
+        if sent < 0 and sent != _EAGAIN:
+            self._loop.ready(self._lose)
+            return True
+        self._output = data[max(sent, 0) :]
+        self._loop.add_writer(self.fd, self._on_writable)
+        return False
+
+    def close(self, linger: bool = True) -> None:
+        """End after the pending output. With `linger` the write side is shut first and what the peer still sends is read for a
+        short time: a close with unread input would reset the connection and lose the last reply."""
+        if self.fd < 0 or self._linger is not None:
+            return
+        if not linger and not self._output:
+            self.destroy()
+            return
+        self._rest = None
+        self._linger = self._loop.call_later(LINGER_S, self.destroy)
+        if not self._output:
+            self._shut_down()
+        elif not self._has_reader:
+            self._watch()
+
+    def destroy(self) -> None:
+        """Close the descriptor now, whatever is pending."""
+        fd = self.fd
+        if fd < 0:
+            return
+        self.fd = -1
+        if self._linger is not None:
+            self._linger.cancel()
+        self._loop.forget(fd)
+        _io.close(fd)
+        self._rest = None
+        self._output = b""
+        self.owner.on_closed()
+
+    # --- callbacks ---------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        if self.fd >= 0 and not self.at_end:
+            self._loop.add_reader(self.fd, self._on_readable)
+            self._has_reader = True
+
+    def _unwatch(self) -> None:
+        self._loop.remove_reader(self.fd)
+        self._has_reader = False
+
+    def _on_readable(self) -> None:
+        if self.fd < 0:
+            return
+        if self._linger is not None:
+            self._discard()
+            return
+        if self.is_paused or self._rest is not None or self._output:
+            self._unwatch()
+            return
+        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        if count > 0:
+            taken = self.owner.on_data(_BUFFER, 0, count)
+            if taken < count and self.is_open:
+                self._rest = _BUFFER[taken:count]
+                if not self.is_paused and not self._output:
+                    self._loop.ready(self._pump)
+        elif count == 0:
+            self.at_end = True
+            self._unwatch()
+            self.owner.on_end()
+        elif count != _EAGAIN:
+            self._lose()
+
+    def _tell_end(self) -> None:
+        if self.is_open and not self.is_paused:
+            self.owner.on_end()
+
+    def _pump(self) -> None:
+        """Offer the kept rest again."""
+        rest = self._rest
+        if rest is None or self.is_paused or self._output or not self.is_open:
+            return
+        self._rest = None
+        taken = self.owner.on_data(rest, 0, len(rest))
+        if not self.is_open:
+            return
+        if taken < len(rest):
+            self._rest = rest[taken:]
+            if not self.is_paused and not self._output:
+                self._loop.ready(self._pump)
+        elif self.at_end:
+            self.owner.on_end()
+        elif not self._has_reader and not self.is_paused and not self._output:
+            self._watch()
+
+    def _on_writable(self) -> None:
+        if self.fd < 0:
+            return
+        sent = _io.send(self.fd, self._output, 0)
+        if sent < 0:
+            if sent != _EAGAIN:
+                self._lose()
+            return
+        self._output = self._output[sent:]
+        if self._output:
+            return
+        self._loop.remove_writer(self.fd)
+        if self._linger is not None:
+            self._shut_down()
+            return
+        self.owner.on_drained()
+        if self.is_open and not self.is_paused:
+            self.resume()
+
+    def _shut_down(self) -> None:
+        if self.at_end or _io.shutdown_write(self.fd) < 0:
+            self.destroy()
+        elif not self._has_reader:
+            self._watch()
+
+    def _discard(self) -> None:
+        """Read and forget while closing."""
+        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        if count == _EAGAIN:
+            return
+        self._linger_bytes += max(count, 0)
+        if count <= 0 or self._linger_bytes > LINGER_BYTES:
+            self.destroy()
+
+    def _lose(self) -> None:
+        """The connection broke."""
+        if self.fd >= 0 and self._linger is None:
+            self.owner.on_lost()
+        self.destroy()

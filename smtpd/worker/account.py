@@ -1,0 +1,129 @@
+"""What a worker counts and logs of its connections: the one place that knows metric names and log lines of the edge.
+
+Owns no state but resolved cell numbers. One ListenerAccount for each listener, made at start, shared by its connections.
+"""
+
+from __future__ import annotations
+
+from smtpd._parser import VERB_NAMES
+from smtpd.log.maillog import MailLog
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.reply import Reply
+from smtpd.metrics._cells import Cells
+from smtpd.metrics.slab import CellIndex
+from smtpd.proto.session import Session
+
+_RESULTS = ("accepted", "rejected", "deferred", "discarded")
+
+
+class ListenerAccount:
+    """Counters of one listener. Sizes are octets, durations seconds."""
+
+    def __init__(self, listener: str, cells: Cells, index: CellIndex, log: MailLog, is_logging: bool) -> None:
+        self.listener = listener
+        self.log = log
+        self.is_logging = is_logging
+        self._cells = cells
+        self._index = index
+        self._connections = index.counter("smtpd_connections_total", listener=listener)
+        self._active = index.gauge("smtpd_connections_active", listener=listener)
+        self._active_count = 0
+        self._messages = {r: index.counter("smtpd_messages_total", listener=listener, result=r) for r in _RESULTS}
+        self._message_bytes = {r: index.counter("smtpd_message_bytes_total", listener=listener, result=r) for r in _RESULTS}
+        self._recipients = {r: index.counter("smtpd_recipients_total", listener=listener, result=r) for r in _RESULTS}
+        self._size = index.histogram("smtpd_message_size_bytes", listener=listener)
+        self._session_s = index.histogram("smtpd_session_seconds", listener=listener)
+        self._end_of_data_s = index.histogram("smtpd_end_of_data_seconds", listener=listener)
+        self._pairs: dict[int, tuple[int, int]] = {}
+
+    def count_tally(self, tally: list[int], counts: dict[int, int] | None) -> None:
+        """Count what a session did in this turn: commands and replies, and per session for its last log line."""
+        inc = self._cells.inc
+        pairs = self._pairs
+        for pair in tally:
+            known = pairs.get(pair)
+            if known is None:
+                known = self._resolve(pair)
+            inc(known[0])
+            inc(known[1])
+            if counts is not None:
+                counts[pair] = counts.get(pair, 0) + 1
+        tally.clear()
+
+    def _resolve(self, pair: int) -> tuple[int, int]:
+        verb, code = divmod(pair, 1000)
+        known = (
+            self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]),
+            self._index.counter("smtpd_replies_total", code=str(code)),
+        )
+        self._pairs[pair] = known
+        return known
+
+    def connected(self, client: str) -> None:
+        self._cells.inc(self._connections)
+        self._active_count += 1
+        self._cells.set(self._active, self._active_count)
+        if self.is_logging:
+            self.log.connect(client)
+
+    def disconnected(self, client: str, reason: str, seconds: float, counts: dict[int, int] | None) -> None:
+        self._active_count -= 1
+        self._cells.set(self._active, self._active_count)
+        self._cells.inc(self._index.counter("smtpd_sessions_ended_total", listener=self.listener, reason=reason))
+        self._cells.observe(self._session_s, seconds)
+        if self.is_logging:
+            self.log.disconnect(client, summarize(counts or {}))
+
+    def lost(self, stage: str, client: str) -> None:
+        if self.is_logging:
+            self.log.lost_connection(stage, client)
+
+    def timed_out(self, stage: str, client: str) -> None:
+        if self.is_logging:
+            self.log.timeout(stage, client)
+
+    def violated(self, kind: str) -> None:
+        self._cells.inc(self._index.counter("smtpd_protocol_violations_total", kind=kind))
+
+    def accepted(
+        self, envelope: Envelope, queue_id: str, client: str, message_id: bytes, size_bytes: int, seconds: float, result: str
+    ) -> None:
+        """A mail is in custody (or discarded, where the spool keeps nothing)."""
+        cells = self._cells
+        count = len(envelope.recipients)
+        cells.inc(self._messages[result])
+        cells.add(self._message_bytes[result], size_bytes)
+        cells.add(self._recipients[result], count)
+        cells.observe(self._size, size_bytes)
+        cells.observe(self._end_of_data_s, seconds)
+        if self.is_logging:
+            log = self.log
+            log.client(queue_id, client)
+            log.message_id(queue_id, message_id)
+            log.queued(queue_id, envelope.reverse_path, size_bytes, count)
+
+    def refused(self, session: Session, stage: str, reply: Reply, reason: str, recipient: bytes | None, client: str) -> None:
+        """A command or a whole mail was refused; at the body stage the mail and its recipients are counted."""
+        cells, index = self._cells, self._index
+        cells.inc(index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=reason))
+        if stage == "body":
+            cells.inc(self._messages["deferred" if reply.code < 500 else "rejected"])
+        if self.is_logging and reason != "syntax":
+            transaction = session.transaction
+            sender = transaction.reverse_path if transaction is not None else None
+            protocol = "LMTP" if session.rules.is_lmtp else "ESMTP" if session.is_extended else "SMTP"
+            command = {"mail": "MAIL", "rcpt": "RCPT", "data": "DATA"}.get(stage, "END-OF-MESSAGE")
+            self.log.reject("", command, client, reply.text, sender, recipient, protocol, session.helo)
+
+
+def summarize(counts: dict[int, int]) -> dict[str, tuple[int, int]]:
+    """Turn counted (verb, code) pairs into (successful, all) by verb, as Postfix's disconnect line wants them."""
+    table: dict[str, tuple[int, int]] = {}
+    for pair, count in counts.items():
+        verb, code = divmod(pair, 1000)
+        if not verb or code == 354:
+            continue
+        name = "unknown" if VERB_NAMES[verb] == "other" else VERB_NAMES[verb]
+        ok, total = table.get(name, (0, 0))
+        table[name] = (ok + (count if code < 400 else 0), total + count)
+    return table

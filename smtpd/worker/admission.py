@@ -1,0 +1,109 @@
+"""Accepting: a worker's own sockets, and the neighbours' when their connections stay unaccepted.
+
+Each TCP listener has one SO_REUSEPORT socket for each worker slot, so the kernel spreads connections by hash and also over a
+worker that is stopped, stuck or busy. So a worker watches the sockets of the two slots before it too: when one has a
+connection, it waits a moment, and if that is still not accepted, accepts it itself. Idle servers pay nothing for this;
+under load it is one look per socket and moment. No descriptor left (EMFILE) is waited out, not spun on.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+from smtpd import _io
+from smtpd.net.listeners import ListenerSockets
+from smtpd.net.loop import Loop
+
+ACCEPTS_PER_TURN = 16  # so that a flood of connects leaves time for the sessions
+NEIGHBOURS = 2
+PATIENCE_S = (0.02, 0.035)  # by distance: the second neighbour gives the first its chance
+RETRY_S = 0.2  # after EMFILE, ENFILE, ENOMEM or ENOBUFS
+_EAGAIN = -errno.EAGAIN
+_GONE = (-errno.ECONNABORTED, -errno.EPROTO, -errno.EPERM)
+Accepted = Callable[[int, tuple[str, int]], None]
+
+
+class Acceptor:
+    """One listener in one worker. `on_accepted(descriptor, (address, port))` takes the connection over."""
+
+    def __init__(self, loop: Loop, listener: ListenerSockets, on_accepted: Accepted, on_shortage: Callable[[str], None]) -> None:
+        self.name = listener.name
+        self._loop = loop
+        self._listener = listener
+        self._on_accepted = on_accepted
+        self._on_shortage = on_shortage
+        self._watched: dict[int, int] = {}  # descriptor -> distance, 0 = ours
+        self._is_closed = False
+        self._is_short = False
+
+    def serve(self, slots: tuple[int, ...]) -> None:
+        """Accept from these slots' sockets at once, and stand in for the neighbours before them."""
+        sockets = self._listener.sockets
+        wanted: dict[int, int] = {}
+        if self._listener.is_shared:
+            wanted[sockets[0].fileno()] = 0
+        else:
+            count = len(sockets)
+            for slot in slots:
+                if slot < count:
+                    wanted[sockets[slot].fileno()] = 0
+            for distance in range(1, min(NEIGHBOURS, count - 1) + 1):
+                wanted.setdefault(sockets[(slots[0] - distance) % count].fileno(), distance)
+        for fd in self._watched.keys() - wanted.keys():
+            self._loop.remove_reader(fd)
+        self._watched = wanted
+        for fd in wanted:
+            self._watch(fd)
+
+    def add_socket(self, sock: socket.socket) -> None:
+        """A slot was added; call `serve` afterwards."""
+        if not self._listener.is_shared:
+            self._listener.sockets.append(sock)
+
+    def close(self) -> None:
+        """Accept nothing more, at once. The sockets stay open for the other workers, who have them from the master."""
+        self._is_closed = True
+        for fd in self._watched:
+            self._loop.remove_reader(fd)
+        for sock in self._listener.sockets:
+            sock.close()
+
+    def _watch(self, fd: int) -> None:
+        if self._is_closed or fd not in self._watched:
+            return
+        distance = self._watched[fd]
+        if not distance:
+            self._loop.add_reader(fd, lambda: self._accept(fd))
+        else:
+            self._loop.add_reader(fd, lambda: self._wait_for_neighbour(fd, distance))
+
+    def _wait_for_neighbour(self, fd: int, distance: int) -> None:
+        self._loop.remove_reader(fd)
+        self._loop.call_later(PATIENCE_S[distance - 1], lambda: self._stand_in(fd))
+
+    def _stand_in(self, fd: int) -> None:
+        if not self._is_closed and fd in self._watched and self._accept(fd):
+            self._watch(fd)
+
+    def _accept(self, fd: int) -> bool:
+        """Take what is waiting, up to the quantum; False when descriptors have run out and the socket is left for later."""
+        for _ in range(ACCEPTS_PER_TURN):
+            new, peer = _io.accept(fd)
+            if new >= 0:
+                self._is_short = False
+                self._on_accepted(new, peer)
+            elif new == _EAGAIN:
+                return True
+            elif new not in _GONE:
+                self._run_short(fd, new)
+                return False
+        return True
+
+    def _run_short(self, fd: int, code: int) -> None:
+        if not self._is_short:
+            self._is_short = True
+            self._on_shortage(f"accept on {self._listener.name}: {errno.errorcode.get(-code, str(code))}; trying again")
+        self._loop.remove_reader(fd)
+        self._loop.call_later(RETRY_S, lambda: self._watch(fd))

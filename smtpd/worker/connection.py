@@ -1,0 +1,329 @@
+"""One connection: joins a stream, a session and the spool, and keeps its deadlines. The session says what, here it is done.
+
+Owns the timer and the body in the making. A deadline is a number that moves with each octet; the one timer looks at it when it
+fires, so nothing is re-armed per line. Never parses, never formats a log line (`account.py`).
+"""
+
+from __future__ import annotations
+
+import time
+
+from smtpd._parser import find_header
+from smtpd.errors import SpoolError, SpoolFullError
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.verdict import Verdict
+from smtpd.net.loop import Timer
+from smtpd.net.stream import Stream, StreamOwner
+from smtpd.proto import events as ev
+from smtpd.proto import replies, states
+from smtpd.proto.events import Event
+from smtpd.proto.session import Peer, Session
+from smtpd.proto.trace import received_field
+from smtpd.spool.base import BodyWriter, SpoolItem
+from smtpd.worker.service import Service
+
+_HEAD_BYTES = 64 * 1024  # how much of a header is kept to look for Message-ID
+_NOBODY = StreamOwner()
+
+
+class PendingMail:
+    """A body from BODY_BEGIN until custody is decided. It may outlive its connection: once the commit began, the mail stays."""
+
+    __slots__ = (
+        "connection",
+        "envelope",
+        "is_abandoned",
+        "message_id",
+        "queue_id",
+        "size_bytes",
+        "started_at",
+        "token",
+        "writer",
+    )
+
+    def __init__(self, connection: Connection, queue_id: str, envelope: Envelope, writer: BodyWriter) -> None:
+        self.connection = connection
+        self.queue_id = queue_id
+        self.envelope = envelope
+        self.writer = writer
+        self.message_id = b""
+        self.size_bytes = 0
+        self.started_at = 0.0  # monotonic, when the end of data was seen
+        self.token = 0
+        self.is_abandoned = False  # the client was told 451 because this took too long
+
+    def on_committed(self, item: SpoolItem | None, error: SpoolError | None) -> None:
+        """The spool's answer, on the loop thread."""
+        self.connection.finish_mail(self, item, error)
+
+
+class Connection(StreamOwner):
+    """`service` is what all connections of a listener share."""
+
+    __slots__ = (
+        "_committing", "_counts", "_deadline", "_ended", "_head", "_line_started_at", "_mail", "_started_at", "_timer",
+        "client", "service", "session", "stream",
+    )  # fmt: skip
+
+    def __init__(self, service: Service, fd: int, peer: Peer) -> None:
+        loop = service.loop
+        self.service = service
+        self.session = Session(service.rules_for(peer), peer)
+        self.stream = Stream(loop, fd, self)
+        self.client = f"{peer.name}[{peer.address or 'unix'}]"
+        self._counts: dict[int, int] | None = {} if service.account.is_logging else None
+        self._mail: PendingMail | None = None  # its body is arriving
+        self._committing: PendingMail | None = None  # the session waits for its custody
+        self._head: bytes | None = None
+        self._ended = ""
+        self._started_at = loop.now
+        self._line_started_at = 0.0
+        self._deadline = loop.now + service.limits.command_timeout
+        self._timer: Timer = loop.call_later(service.timer_period_s, self._on_timer)
+
+    def start(self) -> None:
+        """Greet and begin to read."""
+        self.service.connections.add(self)
+        self.service.account.connected(self.client)
+        self.stream.start()
+        self.session.start()
+        self._flush()
+
+    def drain(self) -> None:
+        """Let the transaction finish, then say 421."""
+        self.session.drain()
+        self._settle_turn()
+
+    def stop(self) -> None:
+        """End now: 421, and nothing of an unfinished mail is kept."""
+        self.session.abort(replies.SHUTTING_DOWN, "shutdown")
+        self._settle_turn()
+
+    # --- the stream's calls ------------------------------------------------------------------------------------------
+
+    def on_data(self, buffer: bytearray, start: int, end: int) -> int:
+        session = self.session
+        position = session.receive(buffer, start, end)
+        while session.events:
+            was_paused = session.paused
+            self._handle_events()
+            if position == end or not was_paused or session.paused:
+                break
+            position = session.receive(buffer, position, end)
+        service = self.service
+        now = service.loop.now
+        if session.state == states.CONTENT:
+            self._deadline = now + service.limits.data_timeout
+        else:
+            self._deadline = now + service.limits.command_timeout
+            if not session.is_waiting_for_line:
+                self._line_started_at = 0.0
+            elif not self._line_started_at:
+                self._line_started_at = now
+        if session.paused:
+            self.stream.pause()
+        self._flush()
+        return position
+
+    def on_end(self) -> None:
+        """The peer sends no more. What it is owed still leaves; an answer that is being waited for comes first."""
+        if not self.session.paused:
+            self._lose()
+
+    def on_lost(self) -> None:
+        self._lose()
+
+    def on_closed(self) -> None:
+        self._timer.cancel()
+        self.session.abort(None, "client_lost")
+        self._handle_events()
+        self.stream.owner = _NOBODY
+        service = self.service
+        service.connections.discard(self)
+        if self.session.tally:
+            service.account.count_tally(self.session.tally, self._counts)
+        service.account.disconnected(self.client, self._ended, service.loop.now - self._started_at, self._counts)
+
+    def _lose(self) -> None:
+        session = self.session
+        if session.state != states.CLOSED:
+            self.service.account.lost(states.STATE_NAMES[session.state], self.client)
+            session.abort(None, "client_lost")
+        self._settle_turn()
+
+    # --- what the session wants --------------------------------------------------------------------------------------
+
+    def _settle_turn(self) -> None:
+        if self.session.events:
+            self._handle_events()
+        self._flush()
+
+    def _flush(self) -> None:
+        """Count and send what the session did; close when it is over."""
+        session = self.session
+        if session.tally:
+            self.service.account.count_tally(session.tally, self._counts)
+        if session.output:
+            output = session.take_output()
+            if output:
+                self.stream.write(output)
+        if self._ended:
+            self.stream.close(linger=self._ended not in ("quit", "client_lost"))
+
+    def _handle_events(self) -> None:
+        session = self.session
+        while session.events:
+            event = session.events.pop(0)
+            kind = event.kind
+            if kind == ev.BODY_CHUNK:
+                self._write_body(event.data)
+            elif kind == ev.BODY_BEGIN:
+                self._begin_body(event.data)
+            elif kind == ev.BODY_END:
+                self._commit_body(event.token)
+            elif kind == ev.BODY_ABORT:
+                self._abort_body()
+            elif kind == ev.CLOSE:
+                self._ended = self._ended or event.data
+            elif kind == ev.VIOLATION:
+                self.service.account.violated(event.data)
+            elif kind == ev.REJECT:
+                reply, reason, recipient = event.data
+                self.service.account.refused(session, event.stage, reply, reason, recipient, self.client)
+            elif kind == ev.DELAY:
+                self._delay(event)
+
+    def _begin_body(self, envelope: Envelope) -> None:
+        service = self.service
+        now_s = time.time()
+        envelope.received_at_s = now_s
+        queue_id = service.spool.next_queue_id()
+        writer = service.spool.begin(queue_id, envelope)
+        self._mail = PendingMail(self, queue_id, envelope, writer)
+        self._head = b""
+        if writer.wants_body:
+            writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
+        else:
+            transaction = self.session.transaction
+            assert transaction is not None and transaction.decoder is not None
+            transaction.decoder.is_keeping = False
+
+    def _write_body(self, chunk: bytes) -> None:
+        mail = self._mail
+        assert mail is not None
+        if self._head is not None:
+            self._look_for_message_id(mail, chunk)
+        if not mail.writer.write(chunk):
+            mail.writer.on_drain = self._on_writer_drained
+            self.stream.pause()
+
+    def _look_for_message_id(self, mail: PendingMail, chunk: bytes) -> None:
+        """The header may come in any number of pieces."""
+        assert self._head is not None
+        head = self._head + chunk if self._head else chunk
+        transaction = self.session.transaction
+        decoder = transaction.decoder if transaction is not None else None
+        if decoder is not None and decoder.is_in_header and len(head) < _HEAD_BYTES:
+            self._head = head
+            return
+        self._head = None
+        mail.message_id = find_header(head, b"message-id") or b""
+
+    def _on_writer_drained(self) -> None:
+        if not self.session.paused:
+            self.stream.resume()
+
+    def _commit_body(self, token: int) -> None:
+        mail = self._mail
+        assert mail is not None
+        self._mail = None
+        if self._head:
+            mail.message_id = find_header(self._head, b"message-id") or b""
+            self._head = None
+        transaction = self.session.transaction
+        assert transaction is not None and transaction.decoder is not None
+        mail.size_bytes = transaction.decoder.size_bytes
+        mail.started_at = self.service.loop.now
+        mail.token = token
+        self._committing = mail
+        self.service.spool.commit(mail.writer, mail.on_committed)
+
+    def _abort_body(self) -> None:
+        mail = self._mail
+        self._mail = None
+        self._head = None
+        if mail is not None:
+            mail.writer.abort()
+
+    def finish_mail(self, mail: PendingMail, item: SpoolItem | None, error: SpoolError | None) -> None:
+        """Custody is decided: answer the client, if it still waits, and pass the mail on."""
+        service = self.service
+        if self._committing is mail:
+            self._committing = None
+        if error is not None:
+            reply = replies.SPOOL_FULL if isinstance(error, SpoolFullError) else replies.SPOOL_FAILED
+            self._resume(mail.token, Verdict(reply, "other"))
+            return
+        if mail.is_abandoned:
+            if item is not None:
+                service.spool.settle(item, None, 0.0, False, _ignore_settled)
+            return
+        result = "discarded" if item is None else "accepted"
+        seconds = time.monotonic() - mail.started_at
+        service.account.accepted(
+            mail.envelope, mail.queue_id, self.client, mail.message_id, mail.size_bytes, seconds, result
+        )  # fmt: skip
+        self._resume(mail.token, Verdict(queue_id=mail.queue_id))
+        if item is not None:
+            service.on_accepted(item)
+
+    def _delay(self, event: Event) -> None:
+        token = event.token
+        self.service.loop.call_later(self.service.limits.error_delay, lambda: self._resume(token, None))
+
+    def _resume(self, token: int, verdict: Verdict | None) -> None:
+        """Go on after a pause, if the session still waits for this very answer."""
+        session = self.session
+        was_reading = not self.stream.is_paused
+        session.resume(token, verdict)
+        self._settle_turn()
+        if not session.paused and not was_reading:
+            self._deadline = self.service.loop.now + self.service.limits.command_timeout
+            self.stream.resume()
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def _on_timer(self) -> None:
+        service = self.service
+        session = self.session
+        now = service.loop.now
+        limits = service.limits
+        if session.paused:
+            self._check_pause(now)
+        elif self.stream.is_paused:  # the spool is behind, not the client
+            self._deadline = now + limits.data_timeout
+        elif now >= self._deadline:
+            self._time_out("idle")
+        elif self._line_started_at and now - self._line_started_at >= limits.command_deadline:
+            self._time_out("deadline")
+        if self.stream.is_open:
+            self._timer = service.loop.call_later(service.timer_period_s, self._on_timer)
+
+    def _check_pause(self, now: float) -> None:
+        """Checks and commit have a limit together; the client is told 451 and the mail, should it still be stored, removed."""
+        mail = self._committing
+        if mail is None or now - mail.started_at < self.service.limits.end_of_data_timeout:
+            return
+        self._committing = None
+        mail.is_abandoned = True
+        self._resume(mail.token, Verdict(replies.END_OF_DATA_TIMEOUT, "other"))
+
+    def _time_out(self, reason: str) -> None:
+        session = self.session
+        self.service.account.timed_out(states.STATE_NAMES[session.state], self.client)
+        session.abort(replies.TIMEOUT, reason)
+        self._settle_turn()
+
+
+def _ignore_settled(error: SpoolError | None) -> None:
+    """An abandoned mail that could not be removed is delivered after the next start: twice at worst, never lost."""

@@ -1,0 +1,237 @@
+"""A worker's life: put the parts together after the fork, serve, drain, end.
+
+Owns the loop and everything on it. It ends by itself when the master is gone (the channel's end): listeners close in the same
+turn. Returns an exit code; never returns into the master's code (`os._exit` is the caller's).
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from setproctitle import setproctitle
+
+from smtpd.control.server import ControlServer
+from smtpd.delivery.router import Router
+from smtpd.delivery.scheduler import Scheduler
+from smtpd.errors import StartupError
+from smtpd.log.maillog import MailLog
+from smtpd.metrics.slab import LOOP
+from smtpd.net.files import FilesThread
+from smtpd.net.loop import Loop
+from smtpd.proto.session import Peer
+from smtpd.proto.trace import DateText
+from smtpd.spool import open_spool
+from smtpd.worker.account import ListenerAccount
+from smtpd.worker.admission import Acceptor
+from smtpd.worker.boot import WorkerBoot
+from smtpd.worker.connection import Connection
+from smtpd.worker.rulebook import Rulebook
+from smtpd.worker.service import Service
+
+SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the GIL from the loop (DESIGN, section 3)
+HEARTBEAT_S = 0.25
+ORPHAN_GRACE_S = 2.0  # the master is gone: sessions get this long
+COLLECT_EVERY = 50_000  # allocations between looks for cycles; connections break theirs themselves
+_PACKET_BYTES = 65536
+_MAX_DESCRIPTORS = 64
+
+
+def run_worker(boot: WorkerBoot) -> int:
+    """Serve until told to stop; return the exit code."""
+    try:
+        worker = Worker(boot)
+    except StartupError as error:
+        _tell(boot.channel, {"is": "failed", "text": str(error), "exit_code": error.exit_code})
+        return error.exit_code
+    return worker.run()
+
+
+def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
+    try:
+        channel.send(json.dumps(message).encode())
+    except OSError:  # the master is gone or does not read; its end of the channel tells the rest
+        return
+
+
+class Worker:
+    """Everything of one worker process. Made after the fork: threads and connections to disk start here."""
+
+    def __init__(self, boot: WorkerBoot) -> None:
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        settings = boot.settings
+        self._boot = boot
+        self._settings = settings
+        self._loop = Loop()
+        self._status = boot.slabs.status(boot.bank)
+        self._cells = boot.slabs.cells(boot.bank, LOOP)
+        self._connections: set[Connection] = set()
+        self._is_draining = False
+        self._is_done = False
+        self._exit_code = os.EX_OK
+        self._title_count = -1
+        self._next_beat_at = 0.0
+        self._lag = boot.cells.histogram("smtpd_worker_loop_lag_seconds")
+        self._buffer = boot.cells.gauge("smtpd_worker_buffer_bytes")
+        self._log = MailLog(settings.log, settings.hostname)
+        self._log.start()
+        self._files = FilesThread(self._loop)
+        self._files.start()
+        self._spool = open_spool(self._loop, self._files, settings, boot.slabs, boot.bank, boot.cells, self._log)
+        router = Router(settings.route)
+        self._scheduler = Scheduler(self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log)
+        self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot)
+        self._acceptors = self._make_acceptors(router)
+
+    def _make_acceptors(self, router: Router) -> list[Acceptor]:
+        boot, settings = self._boot, self._settings
+        dates = DateText()
+        is_logging = settings.log.level == "info" and settings.log.destination != "none"
+        acceptors = []
+        for listener in boot.listeners:
+            account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging)
+            rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full)
+            service = Service(
+                self._loop, settings.limits, self._spool, account, rulebook.rules_for, self._scheduler.accepted,
+                settings.hostname, dates, self._connections,
+            )  # fmt: skip
+            acceptors.append(Acceptor(self._loop, listener, _starter(service), self._warn))
+        return acceptors
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        loop = self._loop
+        loop.watch_signals(
+            {
+                signal.SIGTERM: self.drain,
+                signal.SIGINT: self.stop,
+                signal.SIGQUIT: self.stop,
+                signal.SIGUSR1: self._log.reopen,
+                signal.SIGHUP: _nothing,
+                signal.SIGUSR2: _nothing,
+                signal.SIGTTIN: _nothing,
+                signal.SIGTTOU: _nothing,
+            }
+        )
+        self._boot.channel.setblocking(False)
+        loop.add_reader(self._boot.channel.fileno(), self._on_channel)
+        loop.at_turn_end(self._spool.end_turn)
+        loop.at_turn_end(self._log.end_turn)
+        self._scheduler.start()
+        self._control.start()
+        for acceptor in self._acceptors:
+            acceptor.serve(self._boot.serves)
+        self._next_beat_at = loop.now
+        self._beat()
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(COLLECT_EVERY, 20, 100)
+        _tell(self._boot.channel, {"is": "ready"})
+        loop.run()
+        self._files.close()
+        self._log.close(5.0)
+        return self._exit_code
+
+    def drain(self) -> None:
+        """Graceful: accept no more, finish transactions, 421 between them, give the shard back; then end."""
+        if self._is_draining:
+            return
+        self._is_draining = True
+        self._status.is_draining = True
+        _tell(self._boot.channel, {"is": "draining"})
+        self._close_listeners()
+        for connection in list(self._connections):
+            connection.drain()
+        self._loop.call_later(self._settings.drain_timeout, self.stop)
+        self._end_if_idle()
+
+    def stop(self) -> None:
+        """Fast: sessions get 421 now; what is being committed or delivered is finished, the rest stays in the spool."""
+        self._is_draining = True
+        self._close_listeners()
+        for connection in list(self._connections):
+            connection.stop()
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
+        if self._is_draining and not self._connections and not self._is_done:
+            self._is_done = True
+            self._control.close()
+            self._scheduler.drain(lambda: self._spool.close(self._loop.stop))
+
+    def _close_listeners(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
+        self._acceptors = []
+
+    # --- heartbeat and master ----------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        """Tell the master that the loop turns, how late, and how many sessions there are."""
+        loop = self._loop
+        self._status.heartbeat_s = time.monotonic()
+        self._status.sessions = len(self._connections)
+        self._cells.observe(self._lag, max(0.0, loop.now - self._next_beat_at))
+        self._next_beat_at = loop.now + HEARTBEAT_S
+        loop.call_at(self._next_beat_at, self._beat)
+        count = len(self._connections)
+        if count != self._title_count and int(loop.now) != int(loop.now - HEARTBEAT_S):
+            self._title_count = count
+            setproctitle(f"smtpd: worker {self._boot.slot} [{count} sessions]")
+            self._cells.set(self._buffer, sum(c.stream.buffered_bytes for c in self._connections))
+        if self._is_draining:
+            self._end_if_idle()
+
+    def _on_channel(self) -> None:
+        try:
+            data, descriptors, _, _ = socket.recv_fds(self._boot.channel, _PACKET_BYTES, _MAX_DESCRIPTORS)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            self._lose_master()
+            return
+        message = json.loads(data)
+        if message["do"] == "listeners":
+            self._add_slot(message["names"], descriptors)
+        elif message["do"] == "serve":
+            for acceptor in self._acceptors:
+                acceptor.serve(tuple(message["slots"]))
+
+    def _add_slot(self, names: list[str], descriptors: list[int]) -> None:
+        sockets = {name: socket.socket(fileno=fd) for name, fd in zip(names, descriptors, strict=True)}
+        for acceptor in self._acceptors:
+            if acceptor.name in sockets:
+                acceptor.add_socket(sockets[acceptor.name])
+
+    def _lose_master(self) -> None:
+        """Nobody supervises any more: free the port in this turn, end within seconds."""
+        self._loop.remove_reader(self._boot.channel.fileno())
+        self._log.warning("master", "the master is gone, ending")
+        self.drain()
+        self._loop.call_later(ORPHAN_GRACE_S, self.stop)
+
+    def _warn(self, text: str) -> None:
+        self._log.warning("smtpd", text)
+
+
+def _nothing() -> None:
+    """Signals that are the master's business."""
+
+
+def _starter(service: Service) -> Callable[[int, tuple[str, int]], None]:
+    """What an acceptor does with a new descriptor."""
+
+    def start(fd: int, address: tuple[str, int]) -> None:
+        Connection(service, fd, Peer(address[0], address[1])).start()
+
+    return start

@@ -1,0 +1,96 @@
+"""Which rules a peer gets: the listener's, varied by the peer's network (bare newlines, suppressed extensions).
+
+Rules are made once for each combination and shared. Networks are looked at longest prefix first; a listener without any
+per-network setting answers with its one set of rules at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable
+
+from smtpd.mail.envelope import Recipient
+from smtpd.policy.relay import RelayChecks
+from smtpd.proto.rules import Checks, NoChecks, Rules
+from smtpd.proto.session import Peer
+from smtpd.settings import ListenerSettings, Settings
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Rulebook:
+    """`has_route(domain)` is delivery's, `is_full()` the spool's; both answer from memory."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        listener: ListenerSettings,
+        name: str,
+        has_route: Callable[[str], bool],
+        is_full: Callable[[], bool],
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._name = name
+        self._checks: Checks = NoChecks()
+        policy = settings.policy
+        if settings.spool.engine != "discard" or policy.relay_domains is not None:
+            self._checks = RelayChecks(
+                policy.relay_domains,
+                allows_untrusted_routing=policy.allow_untrusted_routing,
+                has_route=has_route,
+                is_full=is_full,
+            )
+        self._suppress = _by_prefix(
+            {network: frozenset(w.upper() for w in words) for network, words in listener.suppress.items()}
+        )
+        self._newlines = _by_prefix(policy.bare_newline_networks)
+        self._made: dict[tuple[bool, frozenset[str]], Rules] = {}
+        self._default = self._rules(policy.bare_newline == "reject", frozenset())
+
+    def rules_for(self, peer: Peer) -> Rules:
+        """Return the rules for sessions with this peer."""
+        if not self._suppress and not self._newlines:
+            return self._default
+        try:
+            address = ipaddress.ip_address(peer.address)
+        except ValueError:  # a unix socket
+            return self._default
+        newline = _look_up(self._newlines, address) or self._settings.policy.bare_newline
+        return self._rules(newline == "reject", _look_up(self._suppress, address) or frozenset())
+
+    def _rules(self, refuses_bare_newline: bool, suppressed: frozenset[str]) -> Rules:
+        key = (refuses_bare_newline, suppressed)
+        if key not in self._made:
+            settings, listener = self._settings, self._listener
+            self._made[key] = Rules(
+                settings.hostname,
+                settings.limits,
+                self._checks,
+                listener=self._name,
+                is_lmtp=listener.protocol == "lmtp",
+                banner=listener.banner,
+                offers_dsn=listener.dsn,
+                is_bare_newline_refused=refuses_bare_newline,
+                suppressed=suppressed,
+                postmaster=_postmaster(settings),
+            )
+        return self._made[key]
+
+
+def _postmaster(settings: Settings) -> Recipient:
+    """Where mail for a bare postmaster goes (RFC 5321 4.5.1)."""
+    address = settings.policy.postmaster or f"postmaster@{settings.hostname}"
+    return Recipient(address.encode(), address.rpartition("@")[2].lower())
+
+
+def _by_prefix[T](table: dict[str, T]) -> list[tuple[Network, T]]:
+    entries = [(ipaddress.ip_network(network, strict=False), value) for network, value in table.items()]
+    return sorted(entries, key=lambda entry: -entry[0].prefixlen)
+
+
+def _look_up[T](table: list[tuple[Network, T]], address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> T | None:
+    for network, value in table:
+        if address.version == network.version and address in network:
+            return value
+    return None

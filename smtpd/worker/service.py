@@ -1,0 +1,50 @@
+"""What the connections of one listener share in a worker: rules, limits, spool, account, and who is connected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from smtpd.net.loop import Loop
+from smtpd.proto.rules import Rules
+from smtpd.proto.session import Peer
+from smtpd.proto.trace import DateText
+from smtpd.settings import LimitsSettings
+from smtpd.spool.base import Spool, SpoolItem
+from smtpd.worker.account import ListenerAccount
+
+if TYPE_CHECKING:
+    from smtpd.worker.connection import Connection
+
+
+class Service:
+    """`rules_for(peer)` picks the rules by the peer's network; `on_accepted(item)` gets each mail in custody."""
+
+    __slots__ = (
+        "account", "connections", "dates", "hostname", "limits", "loop", "on_accepted", "rules_for", "spool", "timer_period_s",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        loop: Loop,
+        limits: LimitsSettings,
+        spool: Spool,
+        account: ListenerAccount,
+        rules_for: Callable[[Peer], Rules],
+        on_accepted: Callable[[SpoolItem], None],
+        hostname: str,
+        dates: DateText,
+        connections: set[Connection],
+    ) -> None:
+        self.loop = loop
+        self.limits = limits
+        self.spool = spool
+        self.account = account
+        self.rules_for = rules_for
+        self.on_accepted = on_accepted
+        self.hostname = hostname.encode("ascii")
+        self.dates = dates
+        self.connections = connections
+        # A connection's timer looks at its deadline this often: late by at most a quarter of the shortest limit.
+        shortest = min(limits.command_timeout, limits.data_timeout, limits.command_deadline, limits.end_of_data_timeout)
+        self.timer_period_s = shortest / 4
