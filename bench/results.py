@@ -52,6 +52,20 @@ def markdown_table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows]) + "\n"
 
 
+def report(name: str, content: Mapping[str, Any], lines: list[str], is_quick: bool) -> None:
+    """Print the lines of a finished run; unless it was a quick one, keep it as JSON and in README's section `name`."""
+    text = "\n".join(f"- {line}" for line in lines)
+    print(text)
+    if not is_quick:
+        path = write_result(name, content)
+        write_section(name, f"{text}\n\nFrom `results/{path.name}`.")
+
+
+def p99(values: list[float]) -> float:
+    """Return the 99th percentile: the smallest value that at least 99 % of all don't exceed."""
+    return sorted(values)[max(0, -(-99 * len(values) // 100) - 1)]
+
+
 @contextmanager
 def scratch_folder(parent: str) -> Iterator[Path]:
     """A folder for spools and queues that other users may enter (Postfix runs as one), removed at the end."""

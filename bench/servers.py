@@ -149,25 +149,27 @@ class SmtpdSink(SmtpdServer):
 
 
 class SmtpdServe(SmtpdServer):
-    """`smtpd serve`: custody in SQLite with synchronous=FULL before each 250, then a route that discards."""
+    """`smtpd serve`: custody in SQLite with synchronous=FULL before each 250, then a route that discards.
+
+    `workers` and `route` may be set on an instance before it starts.
+    """
 
     name = "smtpd serve"
     is_durable = True
     weight = 0.5
-    settings = ""  # more lines at the top of the configuration, for the other benchmarks
+    route = 'transport = "discard"'
 
     def command(self) -> list[str]:
-        self.metrics_port = free_port(self.host)
+        metrics_port = free_port(self.host)
         config = self.folder / "smtpd.toml"
         config.write_text(
             f'hostname = "bench.example.net"\n'
             f"workers = {self.workers}\n"
-            f'run_dir = "{self.folder}/run"\n'
-            f"{self.settings}\n"
+            f'run_dir = "{self.folder}/run"\n\n'
             f'[[listener]]\nname = "mx"\naddress = "{self.host}:{self.port}"\n\n'
             f'[spool]\npath = "{self.folder}/spool"\n\n'
-            f'[[route]]\ndomains = ["*"]\ntransport = "discard"\n\n'
-            f'[metrics]\naddress = "{self.host}:{self.metrics_port}"\n\n'
+            f'[[route]]\ndomains = ["*"]\n{self.route}\n\n'
+            f'[metrics]\naddress = "{self.host}:{metrics_port}"\n\n'
             f'[log]\ndestination = "{self.folder}/mail.log"\n'
         )
         return [str(self.program), "serve", "-c", str(config)]

@@ -101,8 +101,15 @@ def test_only_the_marked_section_is_replaced() -> None:
 
 def test_the_readme_has_every_marker() -> None:
     text = results.README.read_text(encoding="utf-8")
-    for name in ("compare", "sessions"):
+    for name in ("compare", "idle", "busy-thread", "spread", "memory-mail"):
         assert "same" in results.replace_section(text, name, "same")
+
+
+def test_p99_leaves_one_in_a_hundred_out() -> None:
+    assert results.p99([float(n) for n in range(1, 101)]) == 99
+    assert results.p99([float(n) for n in range(1, 1001)]) == 990
+    assert results.p99([1.0, 5.0, 3.0]) == 5
+    assert results.p99([7.0]) == 7
 
 
 def test_a_scratch_folder_is_open_to_others_and_removed(tmp_path: Path) -> None:
