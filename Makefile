@@ -3,26 +3,31 @@
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
+# Errors are shown, remarks about indexes and about editable installs are not.
+PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
+SOURCES := $(shell find smtpd -name '*.pyx' -o -name '*.pxd')
 
 run: build
 	@$(BIN)/smtpd serve
 
 build: $(VENV)/.built
+	@:
 
 $(VENV)/.python:
 	@.ci/find-python $(VENV)
 	@touch $@
 
-$(VENV)/.deps: $(VENV)/.python pyproject.toml
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24" "setuptools>=77" "cython>=3.1"
+$(VENV)/.tools: $(VENV)/.python
+	@$(PIP) --upgrade "pip>=24" "setuptools>=77" "cython>=3.1"
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.deps setup.py $(shell find smtpd -name '*.pyx' -o -name '*.pxd')
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e .
+# The dependencies and the command, and the extensions for this Python; again when either changed.
+$(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
+	@$(PIP) --no-build-isolation -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[dev]'
+	@$(PIP) --no-build-isolation -e '.[dev]'
 	@touch $@
 
 test: $(VENV)/.dev
@@ -31,14 +36,25 @@ test: $(VENV)/.dev
 test-full: $(VENV)/.dev
 	@$(BIN)/python -m pytest
 
+# Exactly what CI runs before the tests.
 check: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
+bench: $(VENV)/.dev
+	@$(BIN)/python -m bench
+
+fuzz: $(VENV)/.dev
+	@$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long
+
+# 200 rounds of kill -9 under load.
+soak: $(VENV)/.dev
+	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest tests/process/test_kill_rounds.py --timeout=3600
+
 clean:
 	rm -rf build dist $(VENV) *.egg-info
 	find smtpd -name '*.so' -delete
 
-.PHONY: run build test test-full check clean
+.PHONY: run build test test-full check bench fuzz soak clean
