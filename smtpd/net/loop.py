@@ -55,6 +55,7 @@ class Loop:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_waking = False
         self._is_running = False
+        self._signal_pair: tuple[socket.socket, ...] = ()
         self._turn_hooks: list[Callable[[], object]] = []
         self.now = time.monotonic()
         self.turn_started_at = self.now
@@ -125,7 +126,7 @@ class Loop:
 
     def watch_signals(self, handlers: dict[int, Callable[[], object]]) -> None:
         """Run each handler as an ordinary call of the loop; the signal itself only queues (main thread only)."""
-        reader, writer = socket.socketpair()
+        reader, writer = self._signal_pair = socket.socketpair()
         reader.setblocking(False)
         writer.setblocking(False)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -133,7 +134,7 @@ class Loop:
             signal.signal(number, lambda *_: None)
             signal.siginterrupt(number, False)
 
-        def on_signal(_keep: socket.socket = writer) -> None:
+        def on_signal() -> None:
             for number in reader.recv(4096):
                 if number in handlers:
                     handlers[number]()
@@ -153,6 +154,8 @@ class Loop:
         self._is_running = False
 
     def close(self) -> None:
+        for sock in self._signal_pair:
+            sock.close()
         self._epoll.close()
         os.close(self._wake_fd)
 

@@ -43,7 +43,7 @@ def on_helo(session: Session, reader: CommandReader) -> Reply | None:
     session.is_extended = verb != p.VERB_HELO
     session.reset()
     session.state = states.GREETED
-    return Reply(session.rules.ehlo_reply if session.is_extended else session.rules.helo_reply)
+    return session.rules.ehlo_reply if session.is_extended else session.rules.helo_reply
 
 
 def on_mail(session: Session, reader: CommandReader) -> Reply | None:

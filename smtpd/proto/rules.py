@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 from smtpd.mail.envelope import Recipient
+from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import GO_ON, Verdict
 from smtpd.settings import LimitsSettings
 
@@ -78,8 +79,8 @@ class Rules:
         self.offers_smtputf8 = "SMTPUTF8" in offered
         self.offers_chunking = "CHUNKING" in offered
         self.offers_dsn = "DSN" in offered
-        self.helo_reply = b"250 " + self.hostname
-        self.ehlo_reply = self._render_ehlo(offered)
+        self.helo_reply = Reply(b"250 " + self.hostname)
+        self.ehlo_reply = Reply(self._render_ehlo(offered))
 
     def _render_ehlo(self, offered: set[str]) -> bytes:
         lines = [self.hostname]
@@ -96,4 +97,4 @@ class Rules:
                     continue
                 text += b" " + b" ".join(limits)
             lines.append(text)
-        return b"\r\n".join(b"250-" + line for line in lines[:-1]) + b"\r\n250 " + lines[-1] if lines[1:] else b"250 " + lines[0]
+        return b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]
