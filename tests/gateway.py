@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.processes import child_pids, is_alive
+
 PROGRAM = Path(sys.executable).with_name("smtpd")
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 40.0
@@ -67,25 +69,6 @@ def wait_until[T](what: str, probe: Callable[[], T], timeout_s: float) -> T:
         assert time.monotonic() < deadline, f"not within {timeout_s:.0f} s: {what}"
         time.sleep(_PAUSE_S)
     return answer
-
-
-def child_pids(pid: int) -> list[int]:
-    """Return the children of every thread of `pid`; empty when it is gone."""
-    found: list[int] = []
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    except (FileNotFoundError, ProcessLookupError):
-        pass
-    return found
-
-
-def rollup_bytes(pid: int, field: str = "Pss") -> int:
-    """Return a field of /proc/PID/smaps_rollup in bytes: Pss, Rss, Private_Dirty, ..."""
-    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-        if line.startswith(field + ":"):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
 
 
 class Gateway:
@@ -192,22 +175,18 @@ class Gateway:
         for pid in workers:
             _kill_quietly(pid)
         process.wait()
-        wait_until("the workers are gone", lambda: not any(map(_is_alive, workers)), 10.0)
+        wait_until("the workers are gone", lambda: not any(map(is_alive, workers)), 10.0)
 
     def log_text(self, limit: int = 20_000) -> str:
         """Return the end of what the server wrote to stderr."""
-        return (
-            self.stderr.read_text(encoding="utf-8", errors="replace")[-limit:] if self.stderr.exists() else ""
-        )
+        return self.stderr.read_text(encoding="utf-8", errors="replace")[-limit:] if self.stderr.exists() else ""
 
     # --- what it shows --------------------------------------------------------------------------------------
 
     def http(self, path: str) -> tuple[int, bytes]:
         """Return (status, body) of a GET from the metrics listener; OSError when it doesn't answer."""
         try:
-            with urllib.request.urlopen(
-                f"http://{self.host}:{self.metrics_port}{path}", timeout=10
-            ) as response:
+            with urllib.request.urlopen(f"http://{self.host}:{self.metrics_port}{path}", timeout=10) as response:
                 return response.status, response.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -228,9 +207,17 @@ class Gateway:
         folder = self.mail / domain / user / "new"
         return sorted(folder.iterdir()) if folder.is_dir() else []
 
-    def await_mails(
-        self, user: str, count: int = 1, domain: str = "example.org", timeout_s: float = 30.0
-    ) -> list[bytes]:
+    def await_any_mails(self, count: int, domain: str, timeout_s: float = 30.0) -> list[bytes]:
+        """Return all mails of a domain, whatever its mailboxes are called on disk, once `count` are there."""
+        folder = self.mail / domain
+
+        def found() -> list[Path]:
+            paths = list(folder.glob("*/new/*")) if folder.is_dir() else []
+            return paths if len(paths) >= count else []
+
+        return [path.read_bytes() for path in wait_until(f"{count} mails for {domain}", found, timeout_s)]
+
+    def await_mails(self, user: str, count: int = 1, domain: str = "example.org", timeout_s: float = 30.0) -> list[bytes]:
         """Return the mails of a mailbox as stored once `count` are there; AssertionError on more or less."""
         try:
             paths = wait_until(
@@ -259,14 +246,6 @@ def running_gateway(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     if gateway.process is not None:
         code = gateway.stop()
         assert code == 0, f"smtpd ended with {code} after TERM:\n{gateway.log_text()}"
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return state not in "ZX"
 
 
 def _kill_quietly(pid: int) -> None:
