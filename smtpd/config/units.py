@@ -37,7 +37,7 @@ _DURATION_WORDS = {
 }
 _SIZE_BY_FOLDED = {unit.casefold(): factor for unit, factor in _SIZES.items()}
 # Bounded digits: a file may hold anything, and int() of a long text takes quadratic time.
-_TERM = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)[ ]*([A-Za-z]*)")
+_TERM = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,30})?)[ ]*([A-Za-z]*)")
 
 
 def parse_size(text: str) -> int:
