@@ -1,7 +1,7 @@
 """What the file may leave out because the machine or the rest of the file tells it: names, host name,
 postmaster."""
 
-import socket
+import os
 
 from msgspec.structs import replace
 
@@ -28,7 +28,7 @@ def complete(settings: Settings) -> Settings:
 def machine_name() -> str:
     """Return the machine's name if it can stand in a greeting, else ""; never asks a resolver."""
     try:
-        return check_text("hostname", socket.gethostname())
+        return check_text("hostname", os.uname().nodename)
     except ValueError:
         return ""
 

@@ -56,7 +56,8 @@ class _CrossCheck:
             self._warn(("hostname",), f"the machine's own name is no host name: {quote(FALLBACK_HOSTNAME)} is used")
         if settings.user and not _is_user(settings.user):
             self._warn(("user",), f"{quote(settings.user)} is not a user of this machine")
-        if settings.spool.engine == "sqlite" and not settings.spool.path.startswith("/"):
+        is_spool_good = self._good(("spool",), ("spool", "engine"), ("spool", "path"))
+        if is_spool_good and settings.spool.engine == "sqlite" and not settings.spool.path.startswith("/"):
             self._warn(("spool", "path"), f"{quote(settings.spool.path)} depends on the directory where smtpd is started")
 
     def _listeners(self) -> None:
@@ -88,15 +89,18 @@ class _CrossCheck:
                 yield number, listener, parse_endpoint(listener.address)
 
     def _relay(self) -> None:
-        if self.settings.policy.relay_domains is not None or not self._good(("policy", "relay_domains"), ("policy",)):
+        policy = self.settings.policy
+        if policy.relay_domains is not None or not self._good(("policy",), ("policy", "relay_domains"), ("spool", "engine")):
             return
         for number, listener, endpoint in self._endpoints():
-            if not endpoint.is_local:
-                self._fault(
-                    ("listener", number, "address"),
-                    f"{quote(listener.address)} is not loopback and policy.relay_domains is absent: "
-                    "an open relay for everybody who can reach it",
-                )
+            if endpoint.is_local:
+                continue
+            words = f"{quote(listener.address)} is not loopback and policy.relay_domains is absent:"
+            path: Path = ("listener", number, "address")
+            if self.settings.spool.engine == "discard":
+                self._warn(path, f"{words} mail for any domain is taken, and forgotten")
+            else:
+                self._fault(path, f"{words} an open relay for everybody who can reach it")
 
     def _routes(self) -> None:
         routes = self.settings.route
@@ -152,25 +156,28 @@ class _CrossCheck:
         if self._good(("hostname",), ("policy", "postmaster")):
             postmaster = complete(self.settings).policy.postmaster
             if not _is_routed(postmaster.rpartition("@")[2], routed):
-                self._warn(("policy", "postmaster"), f"mail for {quote(postmaster)} {refused}")
+                self._warn(("policy", "postmaster"), f"no route for {quote(postmaster)}: its mail is taken and stays queued")
 
     def _limits(self) -> None:
         limits = self.settings.limits
-        if 0 < limits.hard_errors < limits.soft_errors:
+        if 0 < limits.hard_errors < limits.soft_errors and self._good(("limits", "hard_errors"), ("limits", "soft_errors")):
             self._warn(
                 ("limits", "soft_errors"),
                 f"never reached: the connection is closed at hard_errors = {limits.hard_errors}",
             )
         if 0 < limits.recipients < _RECIPIENTS_EXPECTED:
             self._warn(("limits", "recipients"), f"clients may expect {_RECIPIENTS_EXPECTED} at least (RFC 5321 4.5.3.1.8)")
-        if 0 < limits.message_size < limits.header_size:
+        is_size_good = self._good(("limits", "message_size"), ("limits", "header_size"))
+        if is_size_good and 0 < limits.message_size < limits.header_size:
             self._warn(("limits", "header_size"), "never reached: it is larger than message_size")
 
     def _delivery(self) -> None:
         delivery = self.settings.delivery
-        if not delivery.retry and self._good(("delivery", "retry")):
+        if not self._good(("delivery",), ("delivery", "retry"), ("delivery", "lifetime")):
+            return
+        if not delivery.retry:
             self._fault(("delivery", "retry"), "at least one waiting time is needed")
-        elif delivery.retry and delivery.lifetime < delivery.retry[0]:
+        elif delivery.lifetime < delivery.retry[0]:
             self._warn(("delivery", "lifetime"), "shorter than the first waiting time: no mail is tried twice")
 
 

@@ -68,7 +68,7 @@ path = "/x"
 [[route]]
 transport = "dicsard"
 [delivery]
-retry = []
+retry = ["0"]
 lifetime = 2020-01-01
 [metrics]
 address = "unix:/x"
@@ -135,7 +135,7 @@ SAID = [
     (54, "route.path", 'transport = "discard" takes no path'),
     (55, "route.domains", "this key is needed"),
     (56, "route.transport", '"dicsard" is not one of maildir, discard (did you mean "discard"?)'),
-    (58, "delivery.retry", "at least one waiting time is needed"),
+    (58, "delivery.retry", 'expected at least 1 ms, not the text "0"'),
     (59, "delivery.lifetime", 'expected a duration ("5 min"), not the date or time 2020-01-01'),
     (61, "metrics.address", 'expected "address:port", not a unix socket'),
     (

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -154,6 +155,7 @@ ROUTE = '[[route]]\ndomains = ["{}"]\ntransport = "discard"\n'
         ("spool = 1\n" + GOOD.replace("[spool]\npath =", "#"), 1, "spool", "expected a table [spool], not the number 1"),
         ("listener = [1]\n", 1, "listener", "expected a table, not the number 1"),
         ("listener = 1\n", 1, "listener", "expected an array of tables, [[listener]], not the number 1"),
+        (GOOD + "[delivery]\nretry = []\n", 19, "delivery.retry", "at least one waiting time is needed"),
         (
             GOOD + '[limits]\nsoft_errors = "' + "x" * 500 + '"\n',
             19,
@@ -200,7 +202,7 @@ def test_any_domain_is_for_loopback_and_unix_sockets(write: Write) -> None:
             GOOD.replace('postmaster = "postmaster@example.org"', ""),
             7,
             "policy.postmaster",
-            'mail for "postmaster@mx.example.org" is refused with 550 5.4.4, no route',
+            'no route for "postmaster@mx.example.org": its mail is taken and stays queued',
         ),
         (
             GOOD + ROUTE.format("example.org"),
@@ -254,6 +256,31 @@ def test_any_domain_is_for_loopback_and_unix_sockets(write: Write) -> None:
 )
 def test_one_warning(write: Write, text: str, line: int, key: str, said: str) -> None:
     assert warnings_of(write(text)) == [(line, key, said)]
+
+
+def test_a_spool_that_forgets_everything_is_no_open_relay(write: Write) -> None:
+    text = GOOD.replace('relay_domains = ["example.org"]', "").replace("[spool]", '[spool]\nengine = "discard"')
+    assert warnings_of(write(text)) == [
+        (
+            5,
+            "listener.address",
+            '"0.0.0.0:25" is not loopback and policy.relay_domains is absent: mail for any domain is taken, and forgotten',
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "[limits]\nhard_errors = true\nsoft_errors = 30\n",
+        '[limits]\nmessage_size = "2 KiB"\nheader_size = true\n',
+        '[delivery]\nretry = "1 h"\nlifetime = "1 s"\n',
+    ],
+)
+def test_what_is_bad_by_itself_is_not_compared(write: Write, bad: str) -> None:
+    examined = examine(write(GOOD + bad))
+    assert len(examined.faults) == 1
+    assert examined.warnings == []
 
 
 def test_any_domain_without_a_route_for_the_rest_is_a_warning(write: Write) -> None:
@@ -357,7 +384,7 @@ def test_the_embedded_default() -> None:
 
 
 def test_a_machine_whose_name_is_no_host_name(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "my_box")
+    monkeypatch.setattr("os.uname", lambda: SimpleNamespace(nodename="my_box"))
     assert machine_name() == ""
     text = GOOD.replace('hostname = "mx.example.org"', "")
     assert warnings_of(write(text)) == [(1, "hostname", 'the machine\'s own name is no host name: "localhost" is used')]
