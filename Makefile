@@ -1,4 +1,4 @@
-# Targets for people: run, build, test, test-full, check, bench, fuzz, soak, clean.
+# Targets for people: run, build, test, test-full, check, bench, bench-quick, fuzz, soak, clean.
 # A Python >= 3.12 is searched for (each candidate is run, since a shim may exist and fail) and gets its own .venv.
 SHELL := /bin/bash
 VENV := .venv
@@ -46,6 +46,9 @@ check: $(VENV)/.dev
 bench: $(VENV)/.dev
 	@$(BIN)/python -m bench
 
+bench-quick: $(VENV)/.dev
+	@$(BIN)/python -m bench --quick
+
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long
 
@@ -57,4 +60,4 @@ clean:
 	rm -rf build dist $(VENV) *.egg-info
 	find smtpd -name '*.so' -delete
 
-.PHONY: run build test test-full check bench fuzz soak clean
+.PHONY: run build test test-full check bench bench-quick fuzz soak clean

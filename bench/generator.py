@@ -60,8 +60,11 @@ def source_command(load: Load, mails: int, host: str, port: int) -> list[str]:
     return [program, *kept, *numbers, "-f", SENDER, "-t", RECIPIENT, f"{host}:{port}"]
 
 
-def drive(load: Load, mails: int, host: str, port: int, pid: int, timeout_s: float = 120.0) -> Measured:
-    """Send `mails` mails and return what they cost the process tree of `pid`; GeneratorError when one is refused."""
+def drive(load: Load, mails: int, host: str, port: int, pid: int, timeout_s: float = 120.0, quiet_s: float = 60.0) -> Measured:
+    """Send `mails` mails and return what they cost the process tree of `pid`; GeneratorError when one is refused.
+
+    Up to `quiet_s` the end of what the server does behind the last reply is waited for (0 for one that never rests).
+    """
     command = source_command(load, mails, host, port)
     cpu_before = tree_cpu_ns(pid)
     started = time.perf_counter()
@@ -73,5 +76,5 @@ def drive(load: Load, mails: int, host: str, port: int, pid: int, timeout_s: flo
     if result.returncode:
         words = (result.stderr + result.stdout).decode("utf-8", "replace").strip()
         raise GeneratorError(words[-500:] or f"smtp-source ended with {result.returncode}")
-    is_quiet = await_quiet(pid)
+    is_quiet = await_quiet(pid, timeout_s=quiet_s)
     return Measured(mails, elapsed_s, tree_cpu_ns(pid) - cpu_before, is_quiet)

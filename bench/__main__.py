@@ -1,0 +1,27 @@
+"""All benchmarks, or those that are named, one after the other: `python -m bench [--quick] [NAME ...]`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+NAMES = ["compare", "idle", "busy_thread", "spread", "memory_mail"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=(__doc__ or "").strip())
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--quick", action="store_true", help="short runs, nothing is written")
+    options = parser.parse_args()
+    if unknown := set(options.names) - set(NAMES):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    codes = []
+    for name in options.names or NAMES:
+        print(f"--- {name}", file=sys.stderr)
+        codes.append(importlib.import_module(f"bench.{name}").main(["--quick"] if options.quick else []))
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The comparison itself, driven against real peers: every server starts, is measured, and is gone afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import smtplib
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from peers import require_peer
+
+from bench.generator import GeneratorError, Load, drive
+from bench.postfix_instance import PostfixInstance
+from bench.processes import free_port, is_alive, tree_pids
+from bench.results import scratch_folder
+from bench.servers import ROOT, Aiosmtpd, SmtpSink
+
+LOAD = Load("some", 50, 4096, is_kept=True, sessions=5)
+
+
+def test_a_quick_comparison_measures_and_leaves_nothing(tmp_path: Path) -> None:
+    require_peer("postfix", "smtp-source")
+    require_peer("cc", "cc")
+    readme = (ROOT / "bench" / "README.md").read_bytes()
+    command = [sys.executable, "-m", "bench.compare", "--quick", "--servers", "floor,smtp-sink", "--dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("| floor | ") == 2
+    assert result.stdout.count("| smtp-sink | ") == 2
+    assert list(tmp_path.iterdir()) == []
+    assert (ROOT / "bench" / "README.md").read_bytes() == readme  # only a full run is kept
+
+
+def test_what_can_not_start_is_left_out_by_name(tmp_path: Path) -> None:
+    environment = {**os.environ, "PATH": str(tmp_path)}  # no cc there
+    command = [sys.executable, "-m", "bench.compare", "--quick", "--servers", "floor", "--dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 1
+    assert "left out: floor: no C compiler" in result.stderr
+
+
+@pytest.mark.parametrize("kind", [SmtpSink, Aiosmtpd])
+def test_a_peer_takes_all_mail_and_ends(kind: type[SmtpSink | Aiosmtpd], tmp_path: Path) -> None:
+    require_peer("postfix", "smtp-source")
+    server = kind(tmp_path)
+    assert server.missing() == ""
+    assert server.version()
+    server.start()
+    try:
+        pids = tree_pids(server.pid)
+        run = drive(LOAD, 50, server.host, server.port, server.pid)
+        assert run.mails == 50
+        assert run.cpu_ns > 0
+    finally:
+        server.stop()
+    assert not any(map(is_alive, pids))
+
+
+def test_a_refusal_ends_the_run(tmp_path: Path) -> None:
+    require_peer("postfix", "smtp-source")
+    with pytest.raises(GeneratorError):
+        drive(LOAD, 1, "127.0.0.1", free_port("127.0.0.1"), os.getpid())
+
+
+def fingerprint(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): f"{path.stat().st_mtime_ns} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files}
+
+
+def test_a_private_postfix_leaves_the_machines_own_alone() -> None:
+    require_peer("postfix", "postfix")
+    if os.geteuid() != 0:
+        pytest.skip(PostfixInstance.missing())
+    before = fingerprint(Path("/etc/postfix"))
+    assert before
+    with scratch_folder("/var/tmp") as folder:
+        instance = PostfixInstance(folder, "127.0.0.1", port := free_port("127.0.0.1"))
+        pid = instance.start()
+        try:
+            pids = tree_pids(pid)
+            with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+                assert client.sendmail("a@example.com", ["b@example.org"], "x\r\n") == {}
+        finally:
+            instance.stop()
+        assert not any(map(is_alive, pids))
+    assert fingerprint(Path("/etc/postfix")) == before

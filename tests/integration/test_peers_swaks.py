@@ -1,0 +1,49 @@
+"""swaks, the tester's tool: what it sends arrives byte for byte, with and without pipelining, and its refusals are told."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from delivered import crlf, on_disk, take_apart
+from gateway import Gateway
+from peers import require_peer
+
+CONTENT = b"Date: Mon, 01 Jan 2024 00:00:00 +0000\nFrom: a@example.com\nSubject: swaks\n\n.dot\n..\n\nlast line\n"
+
+
+def run_swaks(gateway: Gateway, *options: str) -> subprocess.CompletedProcess[str]:
+    program = require_peer("swaks", "swaks")
+    server = ["--server", gateway.host, "--port", str(gateway.port), "--ehlo", "client.example.com", "--timeout", "30"]
+    command = [program, *server, "--from", "a@example.com", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("option", ["", "--pipeline"])
+def test_arrives_byte_for_byte(gateway: Gateway, tmp_path: Path, option: str) -> None:
+    user = f"swaks{option}"
+    (tmp_path / "mail").write_bytes(CONTENT)
+    extra = [option] if option else []
+    result = run_swaks(gateway, "--to", f"{user}@example.org", "--data", f"@{tmp_path}/mail", *extra)
+    assert result.returncode == 0, result.stdout
+    (stored,) = gateway.await_mails(user)
+    mail = take_apart(stored)
+    assert mail.content == on_disk(crlf(CONTENT))
+    assert b"from client.example.com (" in mail.received
+    assert mail.queue_id.decode() in result.stdout
+
+
+def test_its_own_mail_with_an_attachment_arrives(gateway: Gateway, tmp_path: Path) -> None:
+    (tmp_path / "data.bin").write_bytes(bytes(range(256)) * 40)
+    result = run_swaks(gateway, "--to", "attached@example.org", "--attach", f"@{tmp_path}/data.bin")
+    assert result.returncode == 0, result.stdout
+    (stored,) = gateway.await_mails("attached")
+    assert b"data.bin" in take_apart(stored).content
+
+
+def test_a_refused_recipient_is_told_and_the_other_served(gateway: Gateway) -> None:
+    result = run_swaks(gateway, "--to", "bad..dots@example.org,good@example.org", "--body", "one recipient is bad")
+    assert "<** 553 5.1.3" in result.stdout
+    assert result.returncode == 0, result.stdout
+    assert len(gateway.await_mails("good")) == 1
