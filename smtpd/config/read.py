@@ -140,6 +140,7 @@ class Reader:
 
     def _list(self, field: Field, elements: list[Any], path: Path) -> list[Any]:
         kept: list[Any] = []
+        seen: set[str] = set()  # a list may hold a hundred thousand domains
         for number, element in enumerate(elements):
             try:
                 value = _scalar(field, element, path)
@@ -147,10 +148,12 @@ class Reader:
                 self.fault(path + (number,), str(error))
                 self.bad.add(path)
                 continue
-            if type(value) is str and value in kept:
+            if value in seen:
                 self.fault(path + (number,), f"{quote(value)} is in the list already")
-            else:
-                kept.append(value)
+                continue
+            if type(value) is str:
+                seen.add(value)
+            kept.append(value)
         return kept
 
     def _table(self, field: Field, table: dict[str, Any], path: Path) -> dict[str, Any]:
