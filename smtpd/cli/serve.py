@@ -22,10 +22,9 @@ _EXTENSIONS = ("smtpd._io", "smtpd._parser", "smtpd.metrics._cells")
 
 
 @click.command("serve")
-@click.option("-c", "--config", "path", metavar="FILE", help="Configuration; default /etc/smtpd/smtpd.toml.")
+@click.option("-c", "path", metavar="FILE", help="Configuration; default /etc/smtpd/smtpd.toml.")
 @click.option("-t", "--test", "is_test", is_flag=True, help="Only check the configuration, like `smtpd check`.")
-@click.pass_context
-def serve_command(ctx: click.Context, path: str | None, is_test: bool) -> int:
+def serve_command(path: str | None, is_test: bool) -> int:
     """Take mail in and deliver it until stopped.
 
     Without a file, listens on 127.0.0.1:2525 and files mail for any domain under ./var/mail. Signals: HUP
@@ -33,9 +32,9 @@ def serve_command(ctx: click.Context, path: str | None, is_test: bool) -> int:
     worker.
     """
     if is_test:
-        from smtpd.cli.check import check_command
+        from smtpd.cli.check import run_check
 
-        return int(ctx.invoke(check_command, path=path) or 0)
+        return run_check(path, as_json=False)
     from smtpd.config.load import load_settings, settings_file
 
     settings = load_settings(path)

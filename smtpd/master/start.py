@@ -1,0 +1,111 @@
+"""Start-up of the master in the one order that works: directories, lock, sockets, then privileges, then
+processes.
+
+Everything that can be refused is refused here, as a StartupError of one line, before the first fork.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+import sys
+from collections.abc import Callable
+
+from smtpd.errors import StartupError
+from smtpd.log.master import MasterLog
+from smtpd.master.child import RunWorker
+from smtpd.master.directories import check_directories, prepare_directories
+from smtpd.master.pid_file import PidFile
+from smtpd.master.privileges import Account, drop_to, find_account, forbid_new_privileges
+from smtpd.master.supervisor import Master, count_workers
+from smtpd.net.listeners import ListenerSockets, bind_listener, bind_socket, close_listener, parse_address
+from smtpd.settings import Settings
+
+_EXPORTER_BACKLOG = 128
+
+
+def run_master(
+    settings: Settings,
+    file: str,
+    load: Callable[[], Settings],
+    run_worker: RunWorker,
+    on_started: Callable[[list[ListenerSockets], socket.socket | None], object] = lambda listeners, metrics: None,
+) -> int:
+    """Serve until stopped; gives the exit code. `file` is "" for the embedded default, `load` reads it anew.
+
+    `on_started` is called when everything is bound and before the first worker starts. Raises StartupError.
+    """
+    account = choose_account(settings)
+    owner_uid = account.uid if account is not None else -1
+    os.umask(0o077)
+    raise_descriptor_limit()
+    prepare_directories(settings, account)
+    pid_file = PidFile(os.path.join(settings.run_dir, "smtpd.pid"))
+    pid_file.take()
+    listeners: list[ListenerSockets] = []
+    try:
+        for entry in settings.listener:
+            listeners.append(bind_listener(entry, count_workers(settings), owner_uid))
+        metrics_socket = None
+        if settings.metrics.address:
+            metrics_socket = bind_socket(settings.metrics.address, _EXPORTER_BACKLOG, owner_uid)
+        if account is not None:
+            os.chown(pid_file.path, account.uid, account.gid)
+            drop_to(account)
+            check_program_readable(account)
+        forbid_new_privileges()
+        check_directories(settings)
+        log = MasterLog(settings.log, settings.hostname)
+        if os.geteuid() == 0:
+            log.warning("master", "runs as root: set `user` in the configuration, to drop to it")
+        master = Master(settings, file, load, run_worker, listeners, metrics_socket, log, owner_uid)
+        on_started(listeners, metrics_socket)
+        return master.run()
+    finally:
+        for listener in listeners:
+            close_listener(listener)
+        pid_file.release()
+
+
+def choose_account(settings: Settings) -> Account | None:
+    """Whom to become: None = stay who we are. Raises StartupError for a user that does not exist, and for a
+    root
+    that listens beyond this machine without saying `user` (say "root" to insist)."""
+    if os.geteuid() != 0:
+        return None
+    if settings.user:
+        account = find_account(settings.user)
+        return account if account.uid != 0 else None
+    open_to_all = [entry.address for entry in settings.listener if not is_local(entry.address)]
+    if open_to_all:
+        text = (
+            f"started as root, listening on {open_to_all[0]}: set `user` in the configuration, "
+            'the server drops to it after binding (user = "root" to stay root)'
+        )
+        raise StartupError(text, os.EX_CONFIG)
+    return None
+
+
+def is_local(address: str) -> bool:
+    """Only processes of this machine can reach it."""
+    try:
+        _, target = parse_address(address)
+    except ValueError:
+        return False
+    return isinstance(target, str) or target[0] == "::1" or target[0].startswith("127.")
+
+
+def raise_descriptor_limit() -> None:
+    """Each session is a descriptor: take as many as the system allows without asking."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def check_program_readable(account: Account) -> None:
+    """The user must be able to read the program: modules that are imported late, and the next one of an
+    upgrade."""
+    for path in (os.path.abspath(__file__), os.path.realpath(sys.executable)):
+        if not os.access(path, os.R_OK):
+            raise StartupError(f"user {account.name} can't read {path}: install smtpd where it can", os.EX_NOPERM)

@@ -1,0 +1,167 @@
+"""HUP: a good file takes over without a refused connection, a bad one changes nothing and is reported."""
+
+import json
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gateway import free_port, wait_until
+from stand_in import StandIn
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[StandIn]:
+    with StandIn(tmp_path, {"drain_timeout": "2 s"}) as stand_in:
+        yield stand_in
+
+
+def reload(server: StandIn, *, success: bool) -> None:
+    """Write the settings, send HUP, wait for the outcome."""
+    before = server.status()["last_reload"]
+    server.write_config()
+    server.signal(signal.SIGHUP)
+    wait_until("the reload is over", lambda: server.status()["last_reload"] != before, 20)
+    assert server.status()["last_reload"]["success"] is success, server.log_text()
+
+
+def test_a_good_file_takes_over_with_new_workers_on_the_same_sockets(server: StandIn) -> None:
+    old = server.ready_pids()
+    client, greeting = server.connect()
+    assert greeting["hostname"] == "mx.example.net"
+    server.settings["hostname"] = "mx2.example.net"
+    reload(server, success=True)
+    assert {server.greeting()["hostname"] for _ in range(20)} == {"mx2.example.net"}
+    assert not set(server.ready_pids().values()) & set(old.values())
+    assert server.metric("smtpd_config_last_reload_success") == 1
+    # the old worker ends only when its client has left
+    assert len(server.worker_pids()) == 3
+    client.close()
+    wait_until("the old workers are gone", lambda: len(server.worker_pids()) == 2, 10)
+
+
+def test_a_bad_file_changes_nothing_and_every_fault_is_reported(server: StandIn) -> None:
+    before = server.ready_pids()
+    server.settings["hostnam"] = "x"
+    server.settings["workers"] = "many"
+    reload(server, success=False)
+    log = server.log_text()
+    assert "hostnam" in log
+    assert "workers" in log
+    assert "the old configuration serves on" in log
+    assert server.ready_pids() == before
+    assert server.metric("smtpd_config_last_reload_success") == 0
+    assert server.greeting()["hostname"] == "mx.example.net"
+    del server.settings["hostnam"]
+    server.settings["workers"] = 2
+    reload(server, success=True)
+    assert server.metric("smtpd_config_last_reload_success") == 1
+
+
+def test_a_file_that_is_gone_changes_nothing(server: StandIn) -> None:
+    before = server.ready_pids()
+    server.config.unlink()
+    server.signal(signal.SIGHUP)
+    wait_until("the reload is over", lambda: server.status()["last_reload"], 20)
+    assert server.status()["last_reload"]["success"] is False
+    assert server.ready_pids() == before
+
+
+def test_workers_that_cannot_boot_with_the_new_file_leave_the_old_serving(server: StandIn) -> None:
+    before = server.ready_pids()
+    server.set_behaviour("fail")
+    server.settings["hostname"] = "mx2.example.net"
+    reload(server, success=False)
+    assert server.ready_pids() == before
+    assert {server.greeting()["hostname"] for _ in range(20)} == {"mx.example.net"}
+    assert "no luck today" in server.log_text()
+
+
+def test_a_listener_is_added_and_removed_while_others_serve_on(server: StandIn) -> None:
+    port = free_port(server.host)
+    server.settings["listener"].append({"name": "second", "address": f"{server.host}:{port}"})
+    reload(server, success=True)
+    assert {server.greeting(port)["slot"] for _ in range(40)} == {0, 1}
+    assert server.greeting()["slot"] in (0, 1)
+    server.settings["listener"].pop()
+    reload(server, success=True)
+    wait_until("the removed port is closed", lambda: _is_refused(server.host, port), 10)
+    assert server.greeting()["slot"] in (0, 1)
+
+
+def test_a_listener_whose_port_is_taken_changes_nothing(server: StandIn) -> None:
+    with socket.create_server((server.host, 0)) as other:
+        port = other.getsockname()[1]
+        server.settings["listener"].append({"name": "second", "address": f"{server.host}:{port}"})
+        reload(server, success=False)
+    assert "in use" in server.log_text()
+    assert server.greeting()["slot"] in (0, 1)
+
+
+def test_a_changed_number_of_workers_is_applied_both_ways(server: StandIn) -> None:
+    server.settings["workers"] = 4
+    reload(server, success=True)
+    wait_until("four are ready", lambda: len(server.ready_pids()) == 4, 10)
+    assert {server.greeting()["slot"] for _ in range(120)} == {0, 1, 2, 3}
+    server.settings["workers"] = 1
+    reload(server, success=True)
+    wait_until("one is ready", lambda: list(server.ready_pids()) == [0], 10)
+    assert {server.greeting()["slot"] for _ in range(40)} == {0}
+
+
+def test_the_metrics_address_moves(server: StandIn) -> None:
+    old_port = server.metrics_port
+    server.metrics_port = free_port(server.host)
+    server.settings["metrics"]["address"] = f"{server.host}:{server.metrics_port}"
+    server.write_config()
+    server.signal(signal.SIGHUP)
+    wait_until("the new address answers", lambda: not _is_refused(server.host, server.metrics_port), 10)
+    assert server.status()["last_reload"]["success"] is True
+    assert _is_refused(server.host, old_port)
+
+
+def test_user_and_run_dir_stay_until_a_restart(server: StandIn) -> None:
+    server.settings["run_dir"] = str(server.folder / "elsewhere")
+    reload(server, success=True)
+    assert "a change of run_dir needs a restart" in server.log_text()
+    assert not (server.folder / "elsewhere").exists()
+
+
+def test_twenty_reloads_under_load_refuse_reset_and_leave_out_nobody(server: StandIn) -> None:
+    stop = threading.Event()
+    trouble: list[str] = []
+    served = [0]
+
+    def call() -> None:
+        while not stop.is_set():
+            try:
+                served[0] += "slot" in server.greeting()
+            except (OSError, json.JSONDecodeError, TypeError) as error:
+                trouble.append(repr(error))
+
+    client = threading.Thread(target=call)
+    client.start()
+    try:
+        for number in range(20):
+            server.settings["hostname"] = f"mx{number}.example.net"
+            server.write_config()
+            server.signal(signal.SIGHUP)
+            count = served[0]
+            wait_until("clients are served", lambda count=count: served[0] > count + 3, 20)
+        wait_until("the last file is in effect", lambda: server.greeting()["hostname"] == "mx19.example.net", 30)
+    finally:
+        stop.set()
+        client.join()
+    assert trouble == []
+    wait_until("only two workers are left", lambda: len(server.worker_pids()) == 2, 20)
+    assert server.status()["restarts"] == {"0": 0, "1": 0}
+
+
+def _is_refused(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except ConnectionError:
+        return True
+    return False

@@ -1,0 +1,69 @@
+"""A Gateway whose workers are stand-ins: what supervises is tested without what is supervised."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from gateway import Gateway
+
+SERVER = Path(__file__).with_name("stand_in_server.py")
+
+
+class StandIn(Gateway):
+    """A Gateway whose workers are stand-ins."""
+
+    def __enter__(self) -> StandIn:
+        self.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        if self.process is not None:
+            self.kill()
+
+    def set_behaviour(self, word: str) -> None:
+        """What workers that are started from now on do."""
+        (self.folder / "behaviour.new").write_text(word)
+        (self.folder / "behaviour.new").rename(self.folder / "behaviour")
+
+    def start(self, *, wait: bool = True) -> None:
+        with self.stderr.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error::DeprecationWarning", SERVER, self.config],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+
+    def connect(self, port: int = 0) -> tuple[socket.socket, dict[str, Any]]:
+        """A connection that was greeted, and the greeting."""
+        sock = socket.create_connection((self.host, port or self.port), timeout=10)
+        return sock, json.loads(sock.makefile("rb").readline() or b"null")
+
+    def greeting(self, port: int = 0) -> dict[str, Any]:
+        """Who serves a new connection now."""
+        sock, greeting = self.connect(port)
+        sock.close()
+        return greeting
+
+    def status(self) -> dict[str, Any]:
+        """/status of the master."""
+        answer: dict[str, Any] = json.loads(self.http("/status")[1])
+        return answer
+
+    def ready_pids(self) -> dict[int, int]:
+        """slot -> pid of the ready workers of the newest generation."""
+        status = self.status()
+        return {
+            worker["slot"]: worker["pid"]
+            for worker in status["workers"]
+            if worker["state"] == "ready" and worker["generation"] == status["generation"]
+        }
