@@ -1,1 +1,670 @@
-# Bytes to lines, commands and bodies; _parser.pyi is the documented face.
+# Octets to commands and bodies. `_parser.pyi` is the documented face; `tests/oracle` says the same in plain Python.
+#
+# Scanners take pointer and length, touch no Python object and raise nothing. Both classes are state machines over octets: what
+# they report depends on the octets alone and never on how these were cut into pieces. All reading is bounded by `end`, which
+# is checked against the bytearray once for each call.
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF
+from libc.stdint cimport uint64_t
+from libc.string cimport memchr, memcpy
+
+cdef extern from "Python.h":
+    PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
+    char *bytes_data "PyBytes_AS_STRING"(PyObject *value) nogil
+    int resize_bytes "_PyBytes_Resize"(PyObject **value, Py_ssize_t size) except -1
+
+cdef extern from *:
+    """
+    #include <stdint.h>
+    /* A loaded word with the octet that is first in memory as its lowest; the index of the lowest octet of a mask. */
+    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    #define smtpd_in_order(word) __builtin_bswap64(word)
+    #else
+    #define smtpd_in_order(word) (word)
+    #endif
+    #define smtpd_lowest_octet(mask) (__builtin_ctzll(mask) >> 3)
+    """
+    uint64_t in_order "smtpd_in_order"(uint64_t word) nogil
+    int lowest_octet "smtpd_lowest_octet"(uint64_t mask) nogil
+
+ctypedef const unsigned char *octets
+
+cdef enum:
+    NUL = 0x00
+    TAB = 0x09
+    LF = 0x0A
+    CR = 0x0D
+    SPACE = 0x20
+    DEL = 0x7F
+    TLS_HANDSHAKE = 0x16
+    TLS_MAJOR_VERSION = 0x03
+    WORD_LENGTH = 32  # octets of an unknown verb that are shown
+    VERB_LENGTH = 8  # octets of the longest known verb
+    TEXT_LINE = 998  # RFC 5321 4.5.3.1.6, without CRLF
+    LOCAL_PART = 64  # RFC 5321 4.5.3.1.1
+    DOMAIN = 255  # RFC 5321 4.5.3.1.2
+    LABEL = 63  # RFC 1035 2.3.4
+    HEADER_VALUE = 1000
+
+cdef uint64_t ONES = 0x0101010101010101ULL
+cdef uint64_t HIGHS = 0x8080808080808080ULL
+
+# States of BodyDecoder; the octets in brackets are held back.
+cdef enum:
+    IN_LINE  # anywhere but after CRLF; after a bare LF too, since no dot is special there
+    AFTER_CRLF  # DATA only: a dot is special
+    AFTER_CR  # (CR)
+    AFTER_DOT  # CRLF (.)
+    AFTER_DOT_CR  # CRLF (. CR)
+    ENDED  # CRLF . CRLF
+
+# Classes of octets, by bit.
+cdef enum:
+    IS_ATEXT = 1  # RFC 5322 3.2.3, without "%" and "!", which may route
+    IS_LDH = 2  # letter, digit, hyphen
+
+cdef unsigned char CLASSES[256]
+cdef unsigned char UPPER[256]
+cdef uint64_t VERB_KEYS[40]
+cdef Py_ssize_t VERB_SIZES[40]
+cdef int VERB_CODES[40]
+cdef int VERB_KEY_COUNT = 0
+
+VERB_NONE = V_NONE
+VERB_OTHER = V_OTHER
+VERB_FORBIDDEN = V_FORBIDDEN
+VERB_HELO = V_HELO
+VERB_EHLO = V_EHLO
+VERB_LHLO = V_LHLO
+VERB_MAIL = V_MAIL
+VERB_RCPT = V_RCPT
+VERB_DATA = V_DATA
+VERB_BDAT = V_BDAT
+VERB_RSET = V_RSET
+VERB_NOOP = V_NOOP
+VERB_VRFY = V_VRFY
+VERB_EXPN = V_EXPN
+VERB_HELP = V_HELP
+VERB_QUIT = V_QUIT
+VERB_STARTTLS = V_STARTTLS
+VERB_AUTH = V_AUTH
+VERB_XCLIENT = V_XCLIENT
+VERB_ETRN = V_ETRN
+VERB_COUNT = V_COUNT
+VERB_NAMES = (
+    "other", "other", "other", "helo", "ehlo", "lhlo", "mail", "rcpt", "data", "bdat", "rset", "noop", "vrfy", "expn", "help",
+    "quit", "starttls", "auth", "xclient", "etrn",
+)
+
+LINE_BARE_LF = L_BARE_LF
+LINE_BARE_CR = L_BARE_CR
+LINE_NUL = L_NUL
+LINE_CONTROL = L_CONTROL
+LINE_8BIT = L_8BIT
+LINE_TOO_LONG = L_TOO_LONG
+
+
+cdef uint64_t _verb_key(octets word, Py_ssize_t size) noexcept nogil:
+    """A word of at most 8 octets as a number, letters in upper case."""
+    cdef uint64_t key = 0
+    cdef Py_ssize_t i
+    for i in range(size):
+        key = key << 8 | UPPER[word[i]]
+    return key
+
+
+cdef _fill_tables():
+    global VERB_KEY_COUNT
+    cdef int code
+    cdef bytes word
+    for code in range(256):
+        UPPER[code] = code - 32 if 97 <= code <= 122 else code
+        CLASSES[code] = 0
+        if 48 <= code <= 57 or 65 <= UPPER[code] <= 90:
+            CLASSES[code] = IS_ATEXT | IS_LDH
+    for code in b"#$&'*+-/=?^_`{|}~":
+        CLASSES[code] |= IS_ATEXT
+    CLASSES[45] |= IS_LDH
+    words = [(name.encode(), number) for number, name in enumerate(VERB_NAMES) if name != "other"]
+    words += [
+        (name, V_FORBIDDEN)
+        for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"TRACE", b"PATCH", b"PRI")
+    ]
+    for word, code in words:
+        VERB_KEYS[VERB_KEY_COUNT] = _verb_key(word, len(word))
+        VERB_SIZES[VERB_KEY_COUNT] = len(word)
+        VERB_CODES[VERB_KEY_COUNT] = code
+        VERB_KEY_COUNT += 1
+
+
+_fill_tables()
+
+
+cdef inline bint _is_blank(unsigned char octet) noexcept nogil:
+    return octet == SPACE or octet == TAB
+
+
+cdef octets _find_break(octets p, octets end) noexcept nogil:
+    """The first CR or LF, or `end`. Eight octets at a time: the lowest hit of the zero-octet test is always exact."""
+    cdef uint64_t word, cr, lf
+    while end - p >= 8:
+        memcpy(&word, p, 8)
+        word = in_order(word)
+        cr = word ^ (CR * ONES)
+        lf = word ^ (LF * ONES)
+        cr = ((cr - ONES) & ~cr | (lf - ONES) & ~lf) & HIGHS
+        if cr:
+            return p + lowest_octet(cr)
+        p += 8
+    while p < end and p[0] != CR and p[0] != LF:
+        p += 1
+    return p
+
+
+cdef bint _has_high_octet(octets p, octets end) noexcept nogil:
+    """Whether an octet >= 0x80 is there."""
+    cdef uint64_t words[4]
+    cdef unsigned char rest = 0
+    while end - p >= 32:
+        memcpy(words, p, 32)
+        if (words[0] | words[1] | words[2] | words[3]) & HIGHS:
+            return True
+        p += 32
+    while p < end:
+        rest |= p[0]
+        p += 1
+    return rest >= 0x80
+
+
+cdef int _line_flags(octets p, octets end) noexcept nogil:
+    """LINE_* flags of a line without its end."""
+    cdef int flags = 0
+    while p < end:
+        if p[0] < SPACE:
+            if p[0] == CR:
+                flags |= L_BARE_CR
+            elif p[0] == NUL:
+                flags |= L_NUL
+            elif p[0] != TAB:
+                flags |= L_CONTROL
+        elif p[0] >= DEL:
+            flags |= L_8BIT if p[0] > DEL else L_CONTROL
+        p += 1
+    return flags
+
+
+cdef int _find_verb(octets word, Py_ssize_t size) noexcept nogil:
+    """The code of a word that is not empty."""
+    cdef uint64_t key
+    cdef Py_ssize_t i
+    if size <= VERB_LENGTH:
+        key = _verb_key(word, size)
+        for i in range(VERB_KEY_COUNT):
+            if VERB_KEYS[i] == key and VERB_SIZES[i] == size:  # NULs add nothing to a key
+                return VERB_CODES[i]
+    if size < 2 or word[size - 1] != c":":
+        return V_OTHER
+    for i in range(size - 1):  # a header field's name, RFC 5322 3.6.8
+        if word[i] <= SPACE or word[i] >= DEL or word[i] == c":":
+            return V_OTHER
+    return V_FORBIDDEN
+
+
+cdef int _check_range(bytearray data, Py_ssize_t start, Py_ssize_t end) except -1:
+    if data is None or not 0 <= start <= end <= PyByteArray_GET_SIZE(data):
+        raise ValueError(f"no range of the buffer: {start}..{end}")
+    return 0
+
+
+@cython.final
+cdef class CommandReader:
+    def __init__(self, Py_ssize_t limit=2048):
+        if limit < 2:
+            raise ValueError(f"limit of {limit} octets leaves no room for a line end")
+        self._drop_partial()
+        self._limit = limit
+        self.verb = V_NONE
+        self.flags = 0
+        self.is_complete = False
+        self.argument = b""
+        self.word = b""
+
+    def __dealloc__(self):
+        PyMem_Free(self._partial)
+
+    cdef int _keep(self, octets data, Py_ssize_t size) except -1:
+        """Add octets to the unfinished line: the first `_limit` of the line are kept, the others only counted."""
+        cdef Py_ssize_t kept = min(self._total, self._limit)
+        cdef Py_ssize_t more = min(size, self._limit - kept)
+        cdef Py_ssize_t capacity
+        cdef void *grown
+        if kept + more > self._capacity:
+            capacity = min(max(kept + more, 2 * self._capacity, 32), self._limit)
+            grown = PyMem_Realloc(self._partial, <size_t>capacity)
+            if grown == NULL:
+                raise MemoryError
+            self._partial = <unsigned char *>grown
+            self._capacity = capacity
+        if more:
+            memcpy(self._partial + kept, data, <size_t>more)
+        self._total += size
+        self._ends_in_cr = data[size - 1] == CR
+        self.has_partial = True
+        return 0
+
+    cdef void _drop_partial(self) noexcept:
+        PyMem_Free(self._partial)
+        self._partial = NULL
+        self._capacity = 0
+        self._total = 0
+        self._ends_in_cr = False
+        self.has_partial = False
+
+    cdef int _split(self, octets text, Py_ssize_t size) except -1:
+        """Set verb, word and argument from a line without its end."""
+        cdef octets p = text
+        cdef octets end = text + size
+        cdef octets word
+        while p < end and _is_blank(p[0]):
+            p += 1
+        while end > p and _is_blank(end[-1]):
+            end -= 1
+        word = p
+        while p < end and not _is_blank(p[0]):
+            p += 1
+        self.verb = _find_verb(word, p - word) if p > word else V_NONE
+        self.word = (<const char *>word)[:min(p - word, WORD_LENGTH)] if V_NONE < self.verb < V_HELO else b""
+        while p < end and _is_blank(p[0]):
+            p += 1
+        self.argument = (<const char *>p)[:end - p]
+        return 0
+
+    cdef int _take_hello(self) except -1:
+        self._drop_partial()
+        self.verb = V_FORBIDDEN
+        self.word = b"\x16\x03"
+        self.argument = b""
+        self.flags = 0
+        self.is_complete = True
+        return 0
+
+    cpdef Py_ssize_t read(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1:
+        cdef octets p
+        cdef octets found
+        cdef octets text
+        cdef Py_ssize_t size, taken, total, eol
+        _check_range(data, start, end)
+        self.is_complete = False
+        p = <octets>PyByteArray_AS_STRING(data) + start
+        size = end - start
+        if size == 0:
+            return end
+        if self._total == 0:
+            if p[0] == TLS_HANDSHAKE and size >= 2 and p[1] == TLS_MAJOR_VERSION:
+                self._take_hello()
+                return start + 2
+        elif self._total == 1 and self._partial[0] == TLS_HANDSHAKE and p[0] == TLS_MAJOR_VERSION:
+            self._take_hello()
+            return start + 1
+        found = <octets>memchr(p, LF, <size_t>size)
+        if found == NULL:
+            self._keep(p, size)
+            return end
+        taken = found - p + 1
+        total = self._total + taken
+        eol = 2 if (found[-1] == CR if taken > 1 else self._ends_in_cr) else 1
+        text = p
+        if self._total:
+            self._keep(p, taken)
+            text = self._partial
+        size = min(total - eol, self._limit)
+        self.flags = _line_flags(text, text + size)
+        if eol == 1:
+            self.flags |= L_BARE_LF
+        if total > self._limit:
+            self.flags |= L_TOO_LONG
+        self._split(text, size)
+        self._drop_partial()
+        self.is_complete = True
+        return start + taken
+
+
+@cython.final
+cdef class BodyDecoder:
+    def __init__(self):
+        self.is_keeping = True
+        self.is_in_header = True
+
+    def start_data(self):
+        self.is_done = False
+        self._is_chunked = False
+        self._state = self._line_start = AFTER_CRLF
+
+    def start_chunk(self, Py_ssize_t size_bytes):
+        if size_bytes < 0:
+            raise ValueError(f"chunk of {size_bytes} octets")
+        self._is_chunked = True
+        self._chunk_left = size_bytes
+        self.is_done = size_bytes == 0
+
+    cpdef tuple feed(self, bytearray data, Py_ssize_t start, Py_ssize_t end):
+        cdef octets p
+        cdef Py_ssize_t size, taken
+        cdef PyObject *chunk = NULL
+        cdef bytes result
+        _check_range(data, start, end)
+        size = end - start
+        if self._is_chunked and size > self._chunk_left:
+            size = self._chunk_left
+        if self.is_done or size == 0:
+            return start, b""
+        p = <octets>PyByteArray_AS_STRING(data) + start
+        self._out = NULL
+        self._out_bytes = 0
+        self._capacity = size + 1  # one octet more than was given: a CR that was held back
+        if self.is_keeping:
+            chunk = new_bytes(NULL, self._capacity)
+            self._out = bytes_data(chunk)
+        taken = self._scan(p, size)
+        if taken < size and self._state != ENDED:  # bare LFs need more room than there is; now twice the rest suffices
+            self._capacity = self._out_bytes + 2 * (size - taken) + 1
+            resize_bytes(&chunk, self._capacity)
+            self._out = bytes_data(chunk)
+            taken += self._scan(p + taken, size - taken)
+        self._survey(p, taken)
+        self.raw_bytes += taken
+        if self._is_chunked:
+            self._chunk_left -= taken
+            self.is_done = self._chunk_left == 0
+        else:
+            self.is_done = self._state == ENDED
+        if self.is_in_header:
+            self.header_bytes = self.size_bytes
+        if chunk == NULL:
+            return start + taken, b""
+        if self._out_bytes != self._capacity:
+            resize_bytes(&chunk, self._out_bytes)
+        result = <bytes>chunk
+        Py_DECREF(result)  # the variable owns it now
+        return start + taken, result
+
+    def finish(self):
+        cdef char rest[3]
+        self._out = rest
+        self._out_bytes = 0
+        if self._state == AFTER_CR:
+            self._put(b" ", 1)
+            self._add_text(<octets><const char *>b" ", 1)
+            self.bare_cr_count += 1
+        if self._line_bytes:
+            self._put(b"\r\n", 2)
+            self._end_line()
+        self._out = NULL
+        self._state = self._line_start
+        if self.is_in_header:
+            self.header_bytes = self.size_bytes
+        return rest[:self._out_bytes] if self.is_keeping else b""
+
+    cdef inline void _put(self, const void *data, Py_ssize_t size) noexcept nogil:
+        if self._out != NULL and size:
+            memcpy(self._out + self._out_bytes, data, <size_t>size)
+            self._out_bytes += size
+
+    cdef void _match_name(self, octets text, Py_ssize_t size) noexcept nogil:
+        """Follow the start of a header line: `_matched` letters of "received", then blanks, then a colon; -1 when it is over."""
+        cdef Py_ssize_t i
+        cdef octets name = <octets><const char *>b"RECEIVED"
+        for i in range(size):
+            if self._matched < 8 and UPPER[text[i]] == name[self._matched]:
+                self._matched += 1
+            elif self._matched < 8 or not _is_blank(text[i]):
+                if self._matched == 8 and text[i] == c":":
+                    self.received_count += 1
+                self._matched = -1
+                return
+
+    cdef inline void _add_text(self, octets text, Py_ssize_t size) noexcept nogil:
+        """Count decoded octets inside a line."""
+        cdef Py_ssize_t before = self._line_bytes
+        if self._matched >= 0 and self.is_in_header:
+            self._match_name(text, size)
+        self.size_bytes += size
+        self._line_bytes = before + size
+        if self._line_bytes > self.longest_line_bytes:
+            self.longest_line_bytes = self._line_bytes
+            if before <= TEXT_LINE < self._line_bytes:
+                self.long_line_count += 1
+        elif before <= TEXT_LINE < self._line_bytes:
+            self.long_line_count += 1
+
+    cdef inline void _end_line(self) noexcept nogil:
+        """Count a decoded CRLF."""
+        if self._line_bytes == 0 and self.is_in_header:
+            self.is_in_header = False
+            self.header_bytes = self.size_bytes
+        self.size_bytes += 2
+        self._line_bytes = 0
+        self._matched = 0
+
+    cdef Py_ssize_t _scan(self, octets data, Py_ssize_t size) noexcept nogil:
+        """Decode up to the end of DATA, of the input, or of the room for output; return how many octets were taken.
+
+        Octets that stay as they are wait between `kept` and `p` and are copied together before the next one that doesn't.
+        """
+        cdef octets p = data
+        cdef octets kept = data
+        cdef octets end = data + size
+        cdef octets text
+        cdef int state = self._state
+        while p < end:
+            if state == IN_LINE or state == AFTER_CRLF:
+                if state == AFTER_CRLF and p[0] == c".":
+                    self._put(kept, p - kept)
+                    p += 1
+                    kept = p
+                    state = AFTER_DOT
+                    continue
+                text = p
+                p = _find_break(p, end)
+                if p > text:
+                    self._add_text(text, p - text)
+                    state = IN_LINE
+                    if p == end:
+                        break
+                if p[0] == LF:
+                    if self._out != NULL and self._out_bytes + (end - kept) + 1 > self._capacity:
+                        break
+                    self._put(kept, p - kept)
+                    self._put(b"\r\n", 2)
+                    p += 1
+                    kept = p
+                    self.bare_lf_count += 1
+                    self._end_line()
+                    state = IN_LINE
+                elif end - p > 1 and p[1] == LF:
+                    p += 2
+                    self._end_line()
+                    state = self._line_start
+                else:
+                    self._put(kept, p - kept)
+                    p += 1
+                    kept = p
+                    state = AFTER_CR
+            elif state == AFTER_DOT:
+                if p[0] == CR:
+                    p += 1
+                    kept = p
+                    state = AFTER_DOT_CR
+                else:
+                    state = IN_LINE
+            elif p[0] != LF:  # the CR held back was a bare one
+                self._put(b" ", 1)
+                self._add_text(<octets><const char *>b" ", 1)
+                self.bare_cr_count += 1
+                state = IN_LINE
+            elif state == AFTER_DOT_CR:
+                p += 1
+                kept = p
+                state = ENDED
+                break
+            else:
+                self._put(b"\r", 1)
+                p += 1
+                self._end_line()
+                state = self._line_start
+        self._put(kept, p - kept)
+        self._state = state
+        return p - data
+
+    cdef void _survey(self, octets data, Py_ssize_t size) noexcept nogil:
+        """Count NULs and look for 8-bit octets."""
+        cdef octets p = data
+        cdef octets end = data + size
+        if not self.has_8bit:
+            self.has_8bit = _has_high_octet(p, end)
+        p = <octets>memchr(p, NUL, <size_t>size)
+        if p != NULL:
+            while p < end:
+                self.nul_count += p[0] == NUL
+                p += 1
+
+
+cdef octets _skip_word(octets p, octets end, int octet_class) noexcept nogil:
+    while p < end and CLASSES[p[0]] & octet_class:
+        p += 1
+    return p
+
+
+cdef octets _skip_local_part(octets p, octets end) noexcept nogil:
+    """The end of the dot-atom at `p`, or NULL."""
+    cdef octets start = p
+    cdef octets atom
+    while True:
+        atom = p
+        p = _skip_word(p, end, IS_ATEXT)
+        if p == atom or p - start > LOCAL_PART:
+            return NULL
+        if p == end or p[0] != c".":
+            return p
+        p += 1
+
+
+cdef octets _skip_domain(octets p, octets end) noexcept nogil:
+    """The end of the host name at `p`, or NULL."""
+    cdef octets start = p
+    cdef octets label
+    while True:
+        label = p
+        p = _skip_word(p, end, IS_LDH)
+        if p == label or p - label > LABEL or label[0] == c"-" or p[-1] == c"-" or p - start > DOMAIN:
+            return NULL
+        if p == end or p[0] != c".":
+            return p
+        p += 1
+
+
+def scan_path(bytes argument not None, bint is_recipient):
+    cdef octets p = <octets>PyBytes_AS_STRING(argument)
+    cdef octets end = p + PyBytes_GET_SIZE(argument)
+    cdef octets keyword = <octets>(<const char *>b"TO:<" if is_recipient else <const char *>b"FROM:<")
+    cdef octets mailbox
+    cdef octets domain
+    cdef char lower[DOMAIN]
+    cdef Py_ssize_t i, domain_size = 0
+    while keyword[0]:
+        if p == end or UPPER[p[0]] != keyword[0]:
+            return None
+        p += 1
+        keyword += 1
+    mailbox = domain = p
+    if is_recipient or p == end or p[0] != c">":
+        p = _skip_local_part(p, end)
+        if p == NULL or p == end or p[0] != c"@":
+            return None
+        domain = p + 1
+        p = _skip_domain(domain, end)
+        if p == NULL or p == end or p[0] != c">":
+            return None
+        domain_size = p - domain
+        for i in range(domain_size):
+            lower[i] = domain[i] + 32 if 65 <= domain[i] <= 90 else domain[i]
+    octet_count = p - mailbox
+    p += 1
+    if p < end and not _is_blank(p[0]):
+        return None
+    while p < end and _is_blank(p[0]):
+        p += 1
+    return (<const char *>mailbox)[:octet_count], lower[:domain_size].decode("ascii"), (<const char *>p)[:end - p]
+
+
+cdef octets _end_of_line(octets p, octets end) noexcept nogil:
+    """Behind the LF that ends the line at `p`, or `end`."""
+    cdef octets found = <octets>memchr(p, LF, <size_t>(end - p))
+    return end if found == NULL else found + 1
+
+
+cdef Py_ssize_t _text_size(octets p, octets end) noexcept nogil:
+    """Octets of the line p..end without its line end."""
+    if end > p and end[-1] == LF:
+        end -= 1
+        if end > p and end[-1] == CR:
+            end -= 1
+    return end - p
+
+
+cdef octets _skip_name(octets p, octets end, octets name, Py_ssize_t size) noexcept nogil:
+    """Behind the colon when the line starts with the field name (lower case), else NULL."""
+    cdef Py_ssize_t i
+    if end - p <= size:
+        return NULL
+    for i in range(size):
+        if UPPER[p[i]] != UPPER[name[i]]:
+            return NULL
+    p += size
+    while p < end and _is_blank(p[0]):
+        p += 1
+    return p + 1 if p < end and p[0] == c":" else NULL
+
+
+def find_header(bytes head not None, bytes name not None):
+    cdef octets line = <octets>PyBytes_AS_STRING(head)
+    cdef octets end = line + PyBytes_GET_SIZE(head)
+    cdef octets field_name = <octets>PyBytes_AS_STRING(name)
+    cdef Py_ssize_t name_size = PyBytes_GET_SIZE(name)
+    cdef octets following
+    cdef octets text
+    cdef char value[HEADER_VALUE]
+    cdef Py_ssize_t size, value_size = 0
+    while line < end:
+        following = _end_of_line(line, end)
+        size = _text_size(line, following)
+        if size == 0:
+            return None
+        text = _skip_name(line, line + size, field_name, name_size)
+        if text != NULL:
+            break
+        line = following
+    else:
+        return None
+    size -= text - line
+    while True:
+        if value_size == 0:
+            while size and _is_blank(text[0]):
+                text += 1
+                size -= 1
+        size = min(size, HEADER_VALUE - value_size)
+        memcpy(value + value_size, text, <size_t>size)
+        value_size += size
+        line = following
+        if line == end or not _is_blank(line[0]) or value_size == HEADER_VALUE:
+            break
+        following = _end_of_line(line, end)
+        text = line
+        size = _text_size(line, following)
+    while value_size and _is_blank(value[value_size - 1]):
+        value_size -= 1
+    return value[:value_size]
