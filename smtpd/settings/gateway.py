@@ -63,7 +63,7 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
 
 
 class LimitsSettings(Section, frozen=True, kw_only=True):
-    """What a client may send, and how long it may take; see the manual's list of replies for each answer."""
+    """What a client may send, and how long it may take."""
 
     message_size: Annotated[int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=_TIB, zero="no limit")] = (
         50 * 1024 * 1024
