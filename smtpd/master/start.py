@@ -6,6 +6,7 @@ Everything that can be refused is refused here, as a StartupError of one line, b
 
 from __future__ import annotations
 
+import importlib
 import os
 import resource
 import socket
@@ -23,6 +24,8 @@ from smtpd.net.listeners import ListenerSockets, bind_listener, bind_socket, clo
 from smtpd.settings import Settings
 
 _EXPORTER_BACKLOG = 128
+# What the standard library imports on first use; the user may not be able to read it then.
+_LATE_IMPORTS = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "linecache", "pwd", "unicodedata")
 
 
 def run_master(
@@ -52,11 +55,14 @@ def run_master(
             metrics_socket = bind_socket(settings.metrics.address, _EXPORTER_BACKLOG, owner_uid)
         if account is not None:
             os.chown(pid_file.path, account.uid, account.gid)
+            for name in _LATE_IMPORTS:
+                importlib.import_module(name)
             drop_to(account)
-            check_program_readable(account)
         forbid_new_privileges()
         check_directories(settings)
         log = MasterLog(settings.log, settings.hostname)
+        if account is not None and (text := describe_unreadable_program(account)):
+            log.warning("master", text)
         if os.geteuid() == 0:
             log.warning("master", "runs as root: set `user` in the configuration, to drop to it")
         master = Master(settings, file, load, run_worker, listeners, metrics_socket, log, owner_uid)
@@ -103,9 +109,9 @@ def raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def check_program_readable(account: Account) -> None:
-    """The user must be able to read the program: modules that are imported late, and the next one of an
-    upgrade."""
+def describe_unreadable_program(account: Account) -> str:
+    """What the user can't read of the program, "" when all is well: late imports and an upgrade would fail."""
     for path in (os.path.abspath(__file__), os.path.realpath(sys.executable)):
         if not os.access(path, os.R_OK):
-            raise StartupError(f"user {account.name} can't read {path}: install smtpd where it can", os.EX_NOPERM)
+            return f"user {account.name} can't read {path}: install smtpd where it can, or an upgrade will fail"
+    return ""
