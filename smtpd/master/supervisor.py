@@ -56,7 +56,7 @@ class Master:
         self._owner_uid = owner_uid
         self._cells = CellIndex()
         self._prepare_cells(settings, listeners)
-        self._slabs = Slabs()
+        self._slabs = Slabs(self._cells)
         self._gauges = MasterGauges()
         generation = Generation(1, settings, listeners)
         self.children = Children(self.loop, self._slabs, self._cells, log, run_worker, generation, self._on_change)
