@@ -6,7 +6,8 @@ Failures arrive as SpoolError subclasses in `done`, never as exceptions of the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from smtpd.errors import SpoolError
@@ -31,11 +32,22 @@ class Body:
 class SpoolItem:
     """One mail in custody, leased to this process until `settle`.
 
-    `row` and `shard` belong to the engine. `outcomes` is None until an attempt left something undone, else one for each
+    `row`, `shard` and `is_spilled` belong to the engine. `attempts` is stored by `settle` as it is then. `outcomes`
+    is None until an attempt left something undone, else one for each
     recipient of the envelope. `body` is set while the mail is still in memory; else `open_body` fetches it.
     """
 
-    __slots__ = ("attempts", "body", "envelope", "outcomes", "queue_id", "row", "shard", "size_bytes")
+    __slots__ = (
+        "attempts",
+        "body",
+        "envelope",
+        "is_spilled",
+        "outcomes",
+        "queue_id",
+        "row",
+        "shard",
+        "size_bytes",
+    )
 
     def __init__(self, queue_id: str, envelope: Envelope, size_bytes: int, row: int, shard: Any) -> None:
         self.queue_id = queue_id
@@ -44,15 +56,22 @@ class SpoolItem:
         self.row = row
         self.shard = shard
         self.attempts = 0
+        self.is_spilled = False
         self.outcomes: list[Outcome] | None = None
         self.body: Body | None = None
 
 
 class BodyWriter(Protocol):
-    """Takes one mail's body while it arrives. Nothing of it is durable before `commit` says so."""
+    """Takes one mail's body while it arrives. Nothing of it is durable before `commit` says so.
+
+    `wants_body` False: the engine forgets the body, so `write` need not be called for it.
+    """
 
     queue_id: str
     size_bytes: int
+
+    @property
+    def wants_body(self) -> bool: ...
 
     def write(self, chunk: bytes) -> bool:
         """Add a chunk; False asks the caller to stop reading until `on_drain` is called (set by the caller)."""
@@ -65,13 +84,22 @@ class BodyWriter(Protocol):
         ...
 
 
+class SpoolShard(Protocol):
+    """`count` is the number of mails in custody, `next_due_s` the Unix time of the earliest deferred one."""
+
+    number: int
+    count: int
+    next_due_s: float | None
+
+
 CommitDone = Callable[[SpoolItem | None, SpoolError | None], None]
 
 
 class Spool(Protocol):
     """See the module's head. `is_full` is the state of the last look at free space and inodes (452 at MAIL)."""
 
-    is_full: bool
+    @property
+    def is_full(self) -> bool: ...
 
     def next_queue_id(self) -> str:
         """Return a new queue id of the active shard."""
@@ -83,9 +111,7 @@ class Spool(Protocol):
         """Make the mail durable, together with all that are ready in this turn; `done(item, None)` or `done(None, error)`."""
         ...
 
-    def claim(
-        self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]
-    ) -> None:
+    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
         """Lease up to `limit` mails that are due at Unix time `now_s`, oldest first, bodies not loaded."""
         ...
 
@@ -93,9 +119,7 @@ class Spool(Protocol):
         """Return the Unix time of the earliest deferred mail that isn't leased (0.0: some are due now), None if there is none."""
         ...
 
-    def open_body(
-        self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]
-    ) -> None: ...
+    def open_body(self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]) -> None: ...
 
     def settle(
         self,
@@ -106,7 +130,22 @@ class Spool(Protocol):
         done: Callable[[SpoolError | None], None],
     ) -> None:
         """End the lease. `outcomes` None: every recipient is done, the mail is removed. Else the mail is kept with these
-        outcomes, to be claimed again at Unix time `due_s`, or held."""
+        outcomes, to be claimed again at Unix time `due_s`, or held. On a full or broken disk `done` comes when it is durable
+        after all, and with an error only if the spool is closed before."""
+        ...
+
+    @property
+    def shards(self) -> Sequence[SpoolShard]:
+        """What this process serves now, the active one first."""
+        ...
+
+    def query(
+        self,
+        shard: Any,
+        job: Callable[[sqlite3.Connection], Any],
+        done: Callable[[Any, SpoolError | None], object],
+    ) -> None:
+        """Run a short bounded read (query.py) on a shard's connection: `done(result, None)` or `done(None, error)`."""
         ...
 
     def end_turn(self) -> None:
@@ -116,3 +155,11 @@ class Spool(Protocol):
     def close(self, done: Callable[[], None]) -> None:
         """Finish what was handed in, checkpoint, give the locks back."""
         ...
+
+
+class SpoolLog(Protocol):
+    """Where the spool tells what an operator should know; loop thread only. log.MailLog has these."""
+
+    def info(self, component: str, text: str) -> None: ...
+    def warning(self, component: str, text: str) -> None: ...
+    def error(self, component: str, text: str) -> None: ...

@@ -1,0 +1,110 @@
+"""What one loop turn hands to the shard thread for one shard, and what several turns become together: one group commit.
+
+Parameter lists are flat, as the multi-row statements take them, and are filled on the loop thread: the shard thread only
+concatenates. Callbacks are run by the front on the loop thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from smtpd.errors import SpoolError
+
+if TYPE_CHECKING:
+    from smtpd.spool.writer import SqliteWriter
+
+ClaimedRow = tuple[int, int, int, int, str, bytes, bytes | None]
+SettleDone = Callable[[SpoolError | None], None]
+ReadDone = Callable[[bytes | None, SpoolError | None], None]
+
+
+class Claim:
+    """A request for due mail; `rows` holds the answer (columns: schema.CLAIM_COLUMNS)."""
+
+    __slots__ = ("done", "error", "limit", "now_s", "rows")
+
+    def __init__(self, limit: int, now_s: float, done: Callable[[Claim], None]) -> None:
+        self.limit = limit
+        self.now_s = now_s
+        self.done = done
+        self.rows: list[ClaimedRow] = []
+        self.error: SpoolError | None = None
+
+
+class Read:
+    """A request for one body that is in the database."""
+
+    __slots__ = ("data", "done", "error", "row")
+
+    def __init__(self, row: int, done: ReadDone) -> None:
+        self.row = row
+        self.done = done
+        self.data: bytes | None = None
+        self.error: SpoolError | None = None
+
+
+class Batch:
+    """See the module's head. `body_bytes` counts what is to be inserted."""
+
+    __slots__ = (
+        "bodies",
+        "body_bytes",
+        "ceiling_us",
+        "claims",
+        "error",
+        "gone_files",
+        "kept",
+        "mails",
+        "reads",
+        "removed",
+        "removed_files",
+        "settled",
+        "writers",
+    )
+
+    def __init__(self) -> None:
+        self.mails: list[Any] = []  # id, size, spilled, queue_id, envelope of each
+        self.bodies: list[Any] = []  # id, data of each that is not spilled
+        self.body_bytes = 0
+        self.writers: list[SqliteWriter] = []
+        self.removed: list[int] = []
+        self.removed_files: list[str] = []  # queue ids of removed mails with a spill file
+        self.kept: list[Any] = []  # id, due, held, attempts, outcomes of each
+        self.settled: list[SettleDone] = []  # for removed and kept
+        self.gone_files: list[str] = []  # queue ids whose spill file is unlinked
+        self.claims: list[Claim] = []
+        self.reads: list[Read] = []
+        self.ceiling_us = 0  # a new ceiling of queue ids to be stored, 0: none
+        self.error: SpoolError | None = None  # why nothing of `writers` was kept
+
+    @property
+    def writes(self) -> bool:
+        """Whether a transaction is needed."""
+        return bool(self.mails or self.removed or self.kept or self.claims or self.gone_files or self.ceiling_us)
+
+    def merge(self, later: Batch) -> None:
+        """Take in what a later turn brought."""
+        self.mails += later.mails
+        self.bodies += later.bodies
+        self.body_bytes += later.body_bytes
+        self.writers += later.writers
+        self.merge_settlements(later)
+        self.claims += later.claims
+        self.reads += later.reads
+        self.ceiling_us = later.ceiling_us or self.ceiling_us
+
+    def merge_settlements(self, later: Batch) -> None:
+        """Take in the settlements of `later` only."""
+        self.removed += later.removed
+        self.removed_files += later.removed_files
+        self.kept += later.kept
+        self.settled += later.settled
+        self.gone_files += later.gone_files
+
+    def take_settlements(self) -> Batch:
+        """Return a batch of this one's settlements, which leave it: they are tried again, whatever became of the rest."""
+        apart = Batch()
+        apart.merge_settlements(self)
+        self.removed, self.removed_files, self.kept, self.settled, self.gone_files = [], [], [], [], []
+        return apart

@@ -1,0 +1,81 @@
+"""The engine "discard": says done at once and keeps nothing. For `smtpd sink` and for measuring all that isn't the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from smtpd.errors import SpoolError
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.outcome import Outcome
+from smtpd.mail.queue_id import QueueIdMaker
+from smtpd.spool.base import Body, BodyWriter, CommitDone, SpoolItem
+
+
+class DiscardWriter:
+    """Counts octets, if it is told of any."""
+
+    __slots__ = ("on_drain", "queue_id", "size_bytes")
+    wants_body = False
+
+    def __init__(self, queue_id: str) -> None:
+        self.queue_id = queue_id
+        self.size_bytes = 0
+        self.on_drain: Callable[[], None] | None = None
+
+    def write(self, chunk: bytes) -> bool:
+        self.size_bytes += len(chunk)
+        return True
+
+    def abort(self) -> None:
+        pass
+
+
+class DiscardSpool:
+    """See base.Spool. `commit` gives no item: `done(None, None)`, there is nothing to deliver."""
+
+    is_full = False
+
+    def __init__(self, node: int, slot: int) -> None:
+        self._ids = QueueIdMaker(node, slot)
+
+    def next_queue_id(self) -> str:
+        return self._ids.next_id()
+
+    def begin(self, queue_id: str, envelope: Envelope) -> DiscardWriter:
+        return DiscardWriter(queue_id)
+
+    def commit(self, writer: BodyWriter, done: CommitDone) -> None:
+        done(None, None)
+
+    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
+        done([], None)
+
+    def next_due_s(self) -> float | None:
+        return None
+
+    def open_body(self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]) -> None:
+        done(item.body, None)
+
+    def settle(
+        self,
+        item: SpoolItem,
+        outcomes: list[Outcome] | None,
+        due_s: float,
+        is_held: bool,
+        done: Callable[[SpoolError | None], None],
+    ) -> None:
+        done(None)
+
+    @property
+    def shards(self) -> list[Any]:
+        return []
+
+    def query(self, shard: Any, job: Callable[[Any], Any], done: Callable[[Any, SpoolError | None], object]) -> None:
+        done(None, SpoolError("this spool keeps nothing"))
+
+    def end_turn(self) -> None:
+        pass
+
+    def close(self, done: Callable[[], None]) -> None:
+        done()

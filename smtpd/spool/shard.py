@@ -1,0 +1,373 @@
+"""The shard thread: group commits, reads, checkpoints, and what becomes of a shard that broke.
+
+One thread serves all shards of the process, the active one and adopted ones; each has exactly one connection, which only
+this thread touches. Work comes as one message a loop turn; what gathered while a commit ran goes into the next one. The
+results of a group go back with one post. Python here is short: it takes the GIL from the loop.
+
+An I/O error in commit or checkpoint ends the shard's database for ever (after a failed fsync the page cache no longer tells
+the truth): a successor with the same row numbers takes its place under the same `Shard`, and salvage.py fills it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from smtpd.errors import ShardBrokenError, SpoolError, SpoolFullError
+from smtpd.spool import lock, schema
+from smtpd.spool.batch import Batch
+from smtpd.spool.database import ShardDatabase, failure_of
+from smtpd.spool.salvage import Salvage
+
+FAILURES = (sqlite3.Error, OSError, SpoolError)
+_MAX_GROUP_MAILS = 1024
+_MAX_GROUP_BYTES = 16 << 20
+_RETRY_S = 1.0  # between attempts to get on after a full or broken disk
+_KEPT_FREE_BYTES = 64 << 20  # free pages that stay in the file: to give them back and take them again costs writes
+_GIVE_BACK_BYTES = 1 << 20  # of one step
+_GIVE_BACK_PAUSE_S = 0.01
+
+
+class Shard:
+    """One shard of this process. The first group of attributes belongs to the loop thread, the second to the shard thread."""
+
+    def __init__(self, database: ShardDatabase, held_lock: lock.ShardLock) -> None:
+        self.number = lock.shard_number(database.directory)
+        self.spill_directory = database.spill_directory
+        self.count = database.count
+        self.next_row = database.next_row
+        self.next_due_s = database.next_due_s
+        self.has_recovered = database.has_recovered
+        self.ceiling_us = database.ceiling_us  # queue ids up to here may be in use
+        self.batch: Batch | None = None
+
+        self.database: ShardDatabase | None = database
+        self.lock = held_lock
+        self.is_closed = False
+        self.salvages: list[Salvage] = []
+        self.retained: Batch | None = None  # settlements that found no room on the disk
+        self.is_giving_back = False
+        self.free_bytes = database.free_pages * database.page_bytes  # read by the loop thread
+
+
+class ShardOwner(Protocol):
+    """What the thread reports; every method runs on the loop thread."""
+
+    def on_group(self, shard: Shard, batch: Batch, next_due_s: float | None, has_recovered: bool) -> None:
+        """The batch is done: durable unless `batch.error` (which speaks of its inserts only) is set."""
+
+    def on_renewed(self, shard: Shard, number: int, spill_directory: str) -> None:
+        """The shard goes on in another directory."""
+
+    def on_salvaged(self, shard: Shard, lost: int, next_due_s: float | None, has_recovered: bool) -> None:
+        """All mail of a broken database is in the present one, but for `lost` mails."""
+
+    def on_report(self, level: str, text: str) -> None:
+        """Something for the log; level is "info", "warning" or "error"."""
+
+    def on_thread_end(self, error: BaseException) -> None:
+        """The thread ended by a fault of the program."""
+
+
+class ShardThread:
+    """`post` is Loop.post. `observe_commit(seconds, inserted, settled)` is called on the shard thread after each commit."""
+
+    def __init__(
+        self,
+        spool_path: str,
+        post: Callable[..., object],
+        owner: ShardOwner,
+        observe_commit: Callable[[float, int, int], object] | None = None,
+        pragmas: schema.Pragmas = schema.DEFAULT_PRAGMAS,
+    ) -> None:
+        self._path = spool_path
+        self._post = post
+        self._owner = owner
+        self._observe_commit = observe_commit
+        self._pragmas = pragmas
+        self._turns: SimpleQueue[list[tuple[Shard, Batch]] | Callable[[], object]] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="shard", daemon=True)
+        self._is_running = True
+        self._retry_at_s = 0.0
+        self._shards: list[Shard] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def commit(self, work: list[tuple[Shard, Batch]]) -> None:
+        """Take over what one turn gathered (from the loop thread)."""
+        self._turns.put(work)
+
+    def call(self, job: Callable[[], object]) -> None:
+        """Run `job()` on the shard thread, in order with the commits; it must not raise (from any thread)."""
+        self._turns.put(job)
+
+    # --- on the shard thread -----------------------------------------------------------------------------------------
+
+    def add(self, shard: Shard) -> None:
+        """Serve this shard from now on; one that is damaged is salvaged at once."""
+        self._shards.append(shard)
+        if shard.database is not None and shard.database.is_damaged:
+            self._break(shard, ShardBrokenError(f"{shard.database.directory} is corrupted"))
+
+    def remove(self, shard: Shard, ceiling_us: int = 0) -> None:
+        """Close a shard and give its lock back."""
+        self._shards.remove(shard)
+        shard.is_closed = True
+        try:
+            if shard.database is not None:
+                if shard.retained is not None:
+                    shard.database.commit(shard.retained)
+                shard.database.close(ceiling_us)
+        except FAILURES as error:
+            self._report("error", f"closing: {failure_of(error, shard.lock.directory)}")
+        for salvage in shard.salvages:
+            salvage.leave()
+        shard.lock.release()
+
+    def remove_all(self) -> None:
+        for shard in list(self._shards):
+            self.remove(shard)
+
+    def stop(self) -> None:
+        """End the thread after this job."""
+        self._is_running = False
+
+    def _run(self) -> None:
+        try:
+            while self._is_running:
+                self._serve()
+        except BaseException as error:  # noqa: BLE001 - a thread that ends silently would hang every session
+            self._post(self._owner.on_thread_end, error)
+
+    def _serve(self) -> None:
+        turns = self._turns
+        try:
+            turn: list[tuple[Shard, Batch]] | Callable[[], object] | None = turns.get(timeout=self._patience_s())
+        except Empty:
+            self._do_chores()
+            return
+        groups: dict[Shard, Batch] = {}
+        mails = size = 0
+        while isinstance(turn, list):
+            for shard, batch in turn:
+                known = groups.get(shard)
+                if known is None:
+                    groups[shard] = batch
+                else:
+                    known.merge(batch)
+                mails += len(batch.writers)
+                size += batch.body_bytes
+            if mails >= _MAX_GROUP_MAILS or size >= _MAX_GROUP_BYTES or turns.empty():
+                turn = None
+            else:
+                turn = turns.get()
+        for shard, batch in groups.items():
+            self._commit_group(shard, batch)
+        if turn is not None:
+            turn()
+        if time.monotonic() >= self._retry_at_s:
+            self._do_chores()
+
+    def _patience_s(self) -> float | None:
+        patience_s = None
+        for shard in self._shards:
+            if shard.salvages and shard.database is not None and self._retry_at_s <= 0.0:
+                return 0.0
+            if shard.salvages or shard.retained is not None or shard.database is None:
+                patience_s = max(0.01, self._retry_at_s - time.monotonic())
+            elif shard.is_giving_back:
+                patience_s = _GIVE_BACK_PAUSE_S if patience_s is None else min(_GIVE_BACK_PAUSE_S, patience_s)
+        return patience_s
+
+    def _commit_group(self, shard: Shard, batch: Batch) -> None:
+        database = shard.database
+        for salvage in shard.salvages:
+            salvage.note(batch)
+        if database is None:
+            batch.error = ShardBrokenError("the shard is broken and no new one could be made yet")
+        elif batch.writes:
+            started_s = time.monotonic()
+            try:
+                database.commit(batch)
+            except FAILURES as error:
+                self._on_commit_failure(shard, batch, failure_of(error, database.directory))
+            if self._observe_commit is not None and batch.error is None:
+                settled = len(batch.settled)
+                self._observe_commit(time.monotonic() - started_s, len(batch.writers), settled)
+        if batch.error is not None:
+            for claim in batch.claims:
+                claim.error = batch.error
+        if batch.reads:
+            self._read(shard, batch)
+        database = shard.database
+        self._post(
+            self._owner.on_group,
+            shard,
+            batch,
+            database.next_due_s if database is not None else None,
+            database is not None and database.has_recovered,
+        )
+        if database is not None and database.is_checkpoint_due:
+            self._checkpoint(shard, database)
+
+    def _on_commit_failure(self, shard: Shard, batch: Batch, failure: SpoolError) -> None:
+        """Settlements never fail: they are noted for the salvage, or kept until the disk has room again."""
+        batch.error = failure
+        settlements = batch.take_settlements()
+        if isinstance(failure, ShardBrokenError):
+            self._break(shard, failure)
+            for salvage in shard.salvages:
+                salvage.note(settlements)
+            batch.merge_settlements(settlements)
+            return
+        database = shard.database
+        if database is None or not settlements.writes:
+            return
+        for is_last in (False, True):
+            try:
+                database.commit(settlements)
+            except FAILURES as error:
+                failure = failure_of(error, database.directory)
+                if isinstance(failure, ShardBrokenError):
+                    self._break(shard, failure)
+                    for salvage in shard.salvages:
+                        salvage.note(settlements)
+                    break
+                if is_last:
+                    self._retain(shard, settlements)
+                    return
+                self._checkpoint(shard, database)  # room within the WAL, which is kept at its size
+            else:
+                break
+        batch.merge_settlements(settlements)
+
+    def _retain(self, shard: Shard, settlements: Batch) -> None:
+        if shard.retained is None:
+            shard.retained = settlements
+            self._retry_at_s = time.monotonic() + _RETRY_S
+        else:
+            shard.retained.merge_settlements(settlements)
+
+    def _read(self, shard: Shard, batch: Batch) -> None:
+        databases = [salvage.database for salvage in shard.salvages]
+        if shard.database is not None:
+            databases.insert(0, shard.database)
+        for read in batch.reads:
+            for database in databases:
+                try:
+                    read.data = database.read_body(read.row)
+                except FAILURES as error:
+                    read.error = failure_of(error, database.directory)
+                if read.data is not None:
+                    read.error = None
+                    break
+            else:
+                read.error = read.error or SpoolError(f"{shard.lock.directory}: the body is missing")
+
+    def _checkpoint(self, shard: Shard, database: ShardDatabase) -> None:
+        try:
+            database.checkpoint()
+        except FAILURES as error:
+            failure = failure_of(error, database.directory)
+            if isinstance(failure, ShardBrokenError):
+                self._break(shard, failure)
+            return  # a full disk: the WAL goes on, and the next commit tells
+        shard.free_bytes = database.free_pages * database.page_bytes
+        was_giving_back = shard.is_giving_back
+        shard.is_giving_back = shard.free_bytes > _KEPT_FREE_BYTES and self._pragmas.is_incremental
+        if was_giving_back and shard.is_giving_back and not self._turns.empty():
+            self._give_back(shard, database)  # under load, too, but only a step for each checkpoint
+
+    # --- what is done between commits --------------------------------------------------------------------------------
+
+    def _do_chores(self) -> None:
+        is_late = time.monotonic() >= self._retry_at_s
+        self._retry_at_s = 0.0 if is_late else self._retry_at_s
+        for shard in list(self._shards):
+            if is_late and shard.database is None:
+                self._renew(shard)
+            if is_late and shard.retained is not None and shard.database is not None:
+                settlements, shard.retained = shard.retained, None
+                self._commit_group(shard, settlements)
+            if is_late and shard.salvages and shard.database is not None:
+                self._copy(shard, shard.salvages[0], shard.database)
+            if shard.is_giving_back and shard.database is not None and self._turns.empty():
+                self._give_back(shard, shard.database)
+
+    def _give_back(self, shard: Shard, database: ShardDatabase) -> None:
+        try:
+            database.give_back(_GIVE_BACK_BYTES // database.page_bytes)
+        except FAILURES as error:
+            shard.is_giving_back = False
+            failure = failure_of(error, database.directory)
+            if isinstance(failure, ShardBrokenError):
+                self._break(shard, failure)
+            return
+        shard.free_bytes = database.free_pages * database.page_bytes
+        if shard.free_bytes <= _KEPT_FREE_BYTES:
+            shard.is_giving_back = False
+            self._checkpoint(shard, database)  # only now does the file get shorter
+        elif database.is_checkpoint_due:
+            self._checkpoint(shard, database)
+
+    def _break(self, shard: Shard, failure: SpoolError) -> None:
+        """Never write this database again; go on with a successor."""
+        database = shard.database
+        if database is None:
+            return
+        self._report("error", f"{failure}; this shard is not written any more, its mail is copied to a new one")
+        shard.database = None
+        shard.is_giving_back = False
+        shard.free_bytes = 0
+        shard.salvages.append(Salvage(database, shard.lock))
+        self._renew(shard)
+
+    def _renew(self, shard: Shard) -> None:
+        try:
+            directory = lock.new_shard_directory(self._path)
+            held_lock = lock.ShardLock(directory)
+            try:
+                database = ShardDatabase(directory, self._pragmas)
+            except BaseException:
+                held_lock.release()
+                raise
+        except FAILURES as error:
+            self._report("error", f"no new shard: {failure_of(error, self._path)}")
+            self._retry_at_s = time.monotonic() + _RETRY_S
+            return
+        shard.database = database
+        shard.lock = held_lock
+        held_lock.sign()
+        self._post(self._owner.on_renewed, shard, lock.shard_number(directory), database.spill_directory)
+
+    def _copy(self, shard: Shard, salvage: Salvage, database: ShardDatabase) -> None:
+        try:
+            is_finished = salvage.copy_some(database)
+        except FAILURES as error:
+            failure = failure_of(error, database.directory)
+            if isinstance(failure, ShardBrokenError):
+                self._break(shard, failure)
+                return
+            if isinstance(failure, SpoolFullError):
+                self._checkpoint(shard, database)
+            self._report("warning", f"copying a broken shard: {failure}")
+            self._retry_at_s = time.monotonic() + _RETRY_S
+            return
+        if database.is_checkpoint_due:
+            self._checkpoint(shard, database)
+        if is_finished and shard.database is database:
+            shard.salvages.remove(salvage)
+            for text in salvage.finish():
+                self._report("error", text)
+            self._post(self._owner.on_salvaged, shard, salvage.lost, database.next_due_s, database.has_recovered)
+
+    def _report(self, level: str, text: str) -> None:
+        self._post(self._owner.on_report, level, text)
