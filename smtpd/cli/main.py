@@ -27,6 +27,7 @@ _COMMANDS = {
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away: a target for benchmarks."),
 }
+_EXTENSIONS = ("smtpd._io", "smtpd._parser", "smtpd.metrics._cells")
 _INTERRUPTED = 130  # as shells report an end by SIGINT
 
 
@@ -54,7 +55,11 @@ class LazyGroup(click.Group):
         """Run and exit; the code is the command's own, or that of its failure."""
         extra["standalone_mode"] = False
         try:
-            result = super().main(args, prog_name or "smtpd", **extra)
+            try:
+                result = super().main(args, prog_name or "smtpd", **extra)
+            except ImportError:
+                explain_import()
+                raise
             sys.stdout.flush()
             code = result if isinstance(result, int) else os.EX_OK
         except click.UsageError as error:
@@ -75,6 +80,19 @@ class LazyGroup(click.Group):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = os.EX_OK
         sys.exit(code)
+
+
+def explain_import() -> None:
+    """Raise a StartupError (EX_UNAVAILABLE) with what to do when a compiled part can't be imported."""
+    for name in _EXTENSIONS:
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            text = f"the extension {name} is not built for this Python: run `make build`"
+            raise StartupError(text, os.EX_UNAVAILABLE) from None
+        except ImportError as error:
+            text = f"the extension {name} can't be loaded ({error}): run `make clean build`"
+            raise StartupError(text, os.EX_UNAVAILABLE) from None
 
 
 def show_failure(error: SmtpdError) -> None:

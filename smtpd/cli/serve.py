@@ -1,24 +1,16 @@
-"""`smtpd serve`: load the configuration, start the master, tell a newcomer what to do next.
-
-Also `run_server`, the way from settings to a running master that other commands share.
-"""
+"""`smtpd serve`: load the configuration, start the master, tell a newcomer what to do next."""
 
 from __future__ import annotations
 
-import importlib
 import os
 import shlex
 import socket
 import sys
-from collections.abc import Callable
 
 import click
 
 from smtpd import __version__
-from smtpd.errors import StartupError
 from smtpd.settings import RouteSettings, Settings
-
-_EXTENSIONS = ("smtpd._io", "smtpd._parser", "smtpd.metrics._cells")
 
 
 @click.command("serve")
@@ -36,57 +28,29 @@ def serve_command(path: str | None, is_test: bool) -> int:
 
         return run_check(path, as_json=False)
     from smtpd.config.load import load_settings, settings_file
-
-    settings = load_settings(path)
-    file = settings_file(path) or ""
-    shown = file or "the embedded default"
-    is_guided = not file or sys.stdout.isatty()
-    return run_server(
-        settings,
-        os.path.abspath(file) if file else "",
-        lambda: load_settings(path),
-        lambda addresses, metrics: print(guide(settings, shown, addresses, metrics), flush=True) if is_guided else None,
-    )
-
-
-def run_server(
-    settings: Settings,
-    file: str,
-    load: Callable[[], Settings],
-    on_started: Callable[[list[str], str], object],
-) -> int:
-    """Serve until stopped; gives the exit code. `load` reads the settings anew on HUP.
-
-    `on_started(addresses, metrics_address)` is called when everything is bound. Raises StartupError.
-    """
-    check_extensions()
     from smtpd.master.start import run_master
     from smtpd.net.listeners import ListenerSockets, format_address
     from smtpd.worker.main import run_worker  # before the fork: the workers share its memory
 
+    settings = load_settings(path)
+    file = settings_file(path) or ""
+
     def tell(listeners: list[ListenerSockets], metrics: socket.socket | None) -> None:
-        on_started([entry.label for entry in listeners], format_address(metrics) if metrics else "")
+        if not file or sys.stdout.isatty():
+            addresses = [listener.label for listener in listeners]
+            text = guide(settings, file, addresses, format_address(metrics) if metrics else "")
+            print(text, flush=True)
 
-    return run_master(settings, file, load, run_worker, tell)
-
-
-def check_extensions() -> None:
-    """The compiled parts are there; StartupError (EX_UNAVAILABLE) says how to get them."""
-    for name in _EXTENSIONS:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            text = f"the extension {name} is not built for this Python: run `make build`"
-            raise StartupError(text, os.EX_UNAVAILABLE) from None
-        except ImportError as error:
-            text = f"the extension {name} can't be loaded ({error}): run `make clean build`"
-            raise StartupError(text, os.EX_UNAVAILABLE) from None
+    return run_master(settings, os.path.abspath(file) if file else "", lambda: load_settings(path), run_worker, tell)
 
 
 def guide(settings: Settings, file: str, addresses: list[str], metrics: str) -> str:
-    """What a newcomer wants to know: where it listens, a first mail, where that will be, the metrics."""
+    """What a newcomer wants to know: where it listens, a first mail, where that will be, the metrics.
+
+    `file` is "" for the embedded default.
+    """
     domains = settings.policy.relay_domains
-    lines = [f"smtpd {__version__} listens on {', '.join(addresses)} ({file})"]
+    lines = [f"smtpd {__version__} listens on {', '.join(addresses)} ({file or 'the embedded default'})"]
     host, _, port = next((a for a in addresses if not a.startswith("unix:")), "").rpartition(":")
     if host and domains != []:
         domain = domains[0] if domains else "example.org"

@@ -15,7 +15,7 @@ def maildir(*domains: str, path: str = "./var/mail") -> RouteSettings:
 
 
 def test_the_guide_says_where_how_and_whereto() -> None:
-    text = guide(Settings(route=[maildir("*")]), "the default", ["127.0.0.1:2525"], "127.0.0.1:9025")
+    text = guide(Settings(route=[maildir("*")]), "", ["127.0.0.1:2525"], "127.0.0.1:9025")
     assert "127.0.0.1:2525" in text
     assert "./var/mail/example.org/you/new/" in text
     assert "http://127.0.0.1:9025/metrics" in text
