@@ -17,20 +17,6 @@ cdef extern from "Python.h":
     char *bytes_data "PyBytes_AS_STRING"(PyObject *value) nogil
     int resize_bytes "_PyBytes_Resize"(PyObject **value, Py_ssize_t size) except -1
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    /* A loaded word with the octet that is first in memory as its lowest; the index of the lowest octet of a mask. */
-    #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
-    #define smtpd_in_order(word) __builtin_bswap64(word)
-    #else
-    #define smtpd_in_order(word) (word)
-    #endif
-    #define smtpd_lowest_octet(mask) (__builtin_ctzll(mask) >> 3)
-    """
-    uint64_t in_order "smtpd_in_order"(uint64_t word) nogil
-    int lowest_octet "smtpd_lowest_octet"(uint64_t mask) nogil
-
 ctypedef const unsigned char *octets
 
 cdef enum:
@@ -49,8 +35,8 @@ cdef enum:
     DOMAIN = 255  # RFC 5321 4.5.3.1.2
     LABEL = 63  # RFC 1035 2.3.4
     HEADER_VALUE = 1000
+    SHORT = 8  # spans up to here are searched octet by octet
 
-cdef uint64_t ONES = 0x0101010101010101ULL
 cdef uint64_t HIGHS = 0x8080808080808080ULL
 
 # States of BodyDecoder; the octets in brackets are held back.
@@ -148,21 +134,10 @@ cdef inline bint _is_blank(unsigned char octet) noexcept nogil:
     return octet == SPACE or octet == TAB
 
 
-cdef octets _find_break(octets p, octets end) noexcept nogil:
-    """The first CR or LF, or `end`. Eight octets at a time: the lowest hit of the zero-octet test is always exact."""
-    cdef uint64_t word, cr, lf
-    while end - p >= 8:
-        memcpy(&word, p, 8)
-        word = in_order(word)
-        cr = word ^ (CR * ONES)
-        lf = word ^ (LF * ONES)
-        cr = ((cr - ONES) & ~cr | (lf - ONES) & ~lf) & HIGHS
-        if cr:
-            return p + lowest_octet(cr)
-        p += 8
-    while p < end and p[0] != CR and p[0] != LF:
-        p += 1
-    return p
+cdef inline octets _find(octets p, octets end, int octet) noexcept nogil:
+    """The first such octet, or `end`."""
+    cdef octets found = <octets>memchr(p, octet, <size_t>(end - p))
+    return end if found == NULL else found
 
 
 cdef bint _has_high_octet(octets p, octets end) noexcept nogil:
@@ -459,6 +434,8 @@ cdef class BodyDecoder:
         cdef octets kept = data
         cdef octets end = data + size
         cdef octets text
+        cdef octets line_feed = data - 1  # the next one, or `end`: known as long as it is not before `p`
+        cdef Py_ssize_t span = SHORT
         cdef int state = self._state
         while p < end:
             if state == IN_LINE or state == AFTER_CRLF:
@@ -467,33 +444,43 @@ cdef class BodyDecoder:
                     p += 1
                     kept = p
                     state = AFTER_DOT
-                    continue
+                    if p == end or p[0] == CR:
+                        continue
+                    state = IN_LINE
                 text = p
-                p = _find_break(p, end)
-                if p > text:
-                    self._add_text(text, p - text)
+                if span < SHORT:  # short lines tend to come together, and two calls cost more than a few steps
+                    while p < end and p[0] != CR and p[0] != LF and p - text < SHORT:
+                        p += 1
+                if span >= SHORT or p - text == SHORT:
+                    if line_feed < p:
+                        line_feed = _find(p, end, LF)
+                    p = _find(p, line_feed, CR)
+                span = p - text
+                if span:
+                    self._add_text(text, span)
                     state = IN_LINE
                     if p == end:
                         break
-                if p[0] == LF:
-                    if self._out != NULL and self._out_bytes + (end - kept) + 1 > self._capacity:
-                        break
-                    self._put(kept, p - kept)
-                    self._put(b"\r\n", 2)
-                    p += 1
-                    kept = p
-                    self.bare_lf_count += 1
-                    self._end_line()
-                    state = IN_LINE
-                elif end - p > 1 and p[1] == LF:
-                    p += 2
-                    self._end_line()
-                    state = self._line_start
-                else:
-                    self._put(kept, p - kept)
-                    p += 1
-                    kept = p
-                    state = AFTER_CR
+                if p[0] == CR:
+                    if end - p > 1 and p[1] == LF:
+                        p += 2
+                        self._end_line()
+                        state = self._line_start
+                    else:
+                        self._put(kept, p - kept)
+                        p += 1
+                        kept = p
+                        state = AFTER_CR
+                    continue
+                if self._out != NULL and self._out_bytes + (end - kept) + 1 > self._capacity:
+                    break
+                self._put(kept, p - kept)
+                self._put(b"\r\n", 2)
+                p += 1
+                kept = p
+                self.bare_lf_count += 1
+                self._end_line()
+                state = IN_LINE
             elif state == AFTER_DOT:
                 if p[0] == CR:
                     p += 1
