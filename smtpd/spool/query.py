@@ -28,7 +28,8 @@ _COLUMNS = "SELECT id, due, held, attempts, size, spilled, queue_id, envelope, o
 class QueuedMail:
     """One line of a listing. `due_s` is the Unix time of the next attempt, None while leased, fresh or held.
 
-    `spill_name` is the file of a large body within the shard's directory `spill`, "" when the body lies in the shard. `outcomes` as in SpoolItem.
+    `spill_name` is the file of a large body in the directory `spill` of its shard, "" when the body lies in the
+    database. `outcomes` as in SpoolItem.
     """
 
     row: int
