@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import socket
@@ -28,18 +29,20 @@ def serve_command(path: str | None, is_test: bool) -> int:
 
         return run_check(path, as_json=False)
     from smtpd.config.load import load_settings, settings_file
-    from smtpd.master.start import run_master
-    from smtpd.net.listeners import ListenerSockets, format_address
-    from smtpd.worker.main import run_worker  # before the fork: the workers share its memory
 
     settings = load_settings(path)
     file = settings_file(path) or ""
+
+    from smtpd.master.start import run_master
+    from smtpd.net.listeners import ListenerSockets, format_address
+    from smtpd.worker.main import run_worker  # before the fork: the workers share its memory
 
     def tell(listeners: list[ListenerSockets], metrics: socket.socket | None) -> None:
         if not file or sys.stdout.isatty():
             addresses = [listener.label for listener in listeners]
             text = guide(settings, file, addresses, format_address(metrics) if metrics else "")
-            print(text, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads it: no reason not to serve
+                print(text, flush=True)
 
     return run_master(settings, os.path.abspath(file) if file else "", lambda: load_settings(path), run_worker, tell)
 

@@ -7,14 +7,17 @@ fault of its own in one call is logged and the loop goes on: supervision must ou
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import socket
+import sqlite3
 import time
 import traceback
 from collections.abc import Callable
 
 from setproctitle import setproctitle
 
+import smtpd
 from smtpd.errors import StartupError
 from smtpd.log.master import MasterLog
 from smtpd.master.child import READY, Generation, RunWorker
@@ -76,7 +79,10 @@ class Master:
         setproctitle(f"smtpd: master [{self._file or 'embedded default'}]")
         install_signals(self.loop, self)
         self._gauges.reload(True)
-        self.children.resize(count_workers(self.children.generation.settings))
+        count = count_workers(self.children.generation.settings)
+        versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
+        self.log.info("master", f"smtpd {smtpd.__version__} starts {count} workers ({versions})")
+        self.children.resize(count)
         self._on_change()
         faults: list[float] = []
         while True:
