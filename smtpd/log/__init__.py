@@ -1,0 +1,1 @@
+"""Log lines: shapes (Postfix, logfmt, JSON), escaping of what peers sent, and destinations that never hold anybody up."""
