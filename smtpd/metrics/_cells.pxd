@@ -11,3 +11,8 @@ cdef class Cells:
     cdef int c_add(self, Py_ssize_t index, double amount) except -1
     cdef int c_set(self, Py_ssize_t index, double value) except -1
     cdef int c_observe(self, Py_ssize_t histogram, double value) except -1
+
+    cpdef inc(self, Py_ssize_t index)
+    cpdef add(self, Py_ssize_t index, double amount)
+    cpdef set(self, Py_ssize_t index, double value)
+    cpdef observe(self, Py_ssize_t histogram, double value)

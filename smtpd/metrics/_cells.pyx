@@ -72,16 +72,16 @@ cdef class Cells:
         self._cells[first + 1 + i] += 1.0
         return 0
 
-    def inc(self, Py_ssize_t index):
+    cpdef inc(self, Py_ssize_t index):
         self.c_add(index, 1.0)
 
-    def add(self, Py_ssize_t index, double amount):
+    cpdef add(self, Py_ssize_t index, double amount):
         self.c_add(index, amount)
 
-    def set(self, Py_ssize_t index, double value):
+    cpdef set(self, Py_ssize_t index, double value):
         self.c_set(index, value)
 
-    def observe(self, Py_ssize_t histogram, double value):
+    cpdef observe(self, Py_ssize_t histogram, double value):
         self.c_observe(histogram, value)
 
     def get(self, Py_ssize_t index):
