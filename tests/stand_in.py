@@ -6,10 +6,11 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
-from gateway import Gateway
+from gateway import Gateway, wait_until
 
 SERVER = Path(__file__).with_name("stand_in_server.py")
 
@@ -67,3 +68,37 @@ class StandIn(Gateway):
             for worker in status["workers"]
             if worker["state"] == "ready" and worker["generation"] == status["generation"]
         }
+
+
+class Callers:
+    """Two clients that connect, want to be greeted, and leave, again and again. `trouble` is what went wrong."""
+
+    def __init__(self, server: StandIn) -> None:
+        self._server = server
+        self._is_over = threading.Event()
+        self._threads = [threading.Thread(target=self._call) for _ in range(2)]
+        self.served = 0
+        self.trouble: list[str] = []
+
+    def __enter__(self) -> Callers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._is_over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def wait_served(self) -> None:
+        """Return when some more were served."""
+        wanted = self.served + 5
+        wait_until("clients are served", lambda: self.served >= wanted or self.trouble, 20)
+
+    def _call(self) -> None:
+        while not self._is_over.is_set():
+            try:
+                assert "slot" in self._server.greeting()
+                self.served += 1
+            except (OSError, ValueError, TypeError) as error:
+                self.trouble.append(repr(error))

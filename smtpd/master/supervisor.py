@@ -198,6 +198,7 @@ class Master:
         for slot in self.children.slots:
             is_up = slot.child is not None and slot.child.state == READY
             self._gauges.worker(slot.number, is_up, slot.restarts)
+        self._gauges.retire_workers(len(self.children.slots))
         if self._stop_level:
             if not self.children.alive:
                 self.loop.stop()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from gateway import wait_until
-from stand_in import StandIn
+from stand_in import Callers, StandIn
 
 
 @pytest.fixture
@@ -87,6 +87,16 @@ def test_ttou_retires_a_worker_and_no_client_notices(server: StandIn) -> None:
     server.signal(signal.SIGTTIN)
     wait_until("two workers are ready", lambda: len(server.ready_pids()) == 2, 10)
     assert {server.greeting()["slot"] for _ in range(60)} == {0, 1}
+
+
+def test_workers_come_and_go_under_load_without_a_refused_or_reset_connection(server: StandIn) -> None:
+    with Callers(server) as callers:
+        for count in (3, 4, 3, 2, 1, 2, 3):
+            more = count > len(server.ready_pids())
+            server.signal(signal.SIGTTIN if more else signal.SIGTTOU)
+            wait_until("it has changed", lambda count=count: len(server.ready_pids()) == count, 10)
+            callers.wait_served()
+    assert callers.trouble == []
 
 
 def test_the_last_worker_is_never_retired(server: StandIn) -> None:
