@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ["compare", "idle", "busy_thread", "spread", "memory_mail"]
+NAMES = ["compare", "idle", "busy_thread", "spread", "memory_mail", "parser_speed"]
 
 
 def main() -> int:

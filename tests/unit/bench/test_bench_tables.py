@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import machine, results, tables
+from bench import machine, parser_speed, results, tables
 from bench.generator import Load, Measured, source_command
 from bench.tables import Round
 
@@ -101,7 +101,7 @@ def test_only_the_marked_section_is_replaced() -> None:
 
 def test_the_readme_has_every_marker() -> None:
     text = results.README.read_text(encoding="utf-8")
-    for name in ("compare", "idle", "busy-thread", "spread", "memory-mail"):
+    for name in ("compare", "idle", "busy-thread", "spread", "memory-mail", "parser-speed"):
         assert "same" in results.replace_section(text, name, "same")
 
 
@@ -142,3 +142,13 @@ def test_a_kept_connection_is_an_option_of_the_generator(monkeypatch: pytest.Mon
     assert " ".join(kept).endswith("-s 9 -l 4096 -m 9 -f a@example.com -t b@example.org 127.0.0.1:25")
     assert "-d" not in once
     assert " ".join(once[1:7]) == "-s 4 -l 65536 -m 9"
+
+
+def test_the_parser_is_set_beside_its_oracle() -> None:
+    report = {
+        "benchmarks": [
+            {"name": "test_body[parser-x]", "group": "x", "stats": {"median": 2e-6}},
+            {"name": "test_body[oracle-x]", "group": "x", "stats": {"median": 90e-6}},
+        ]
+    }
+    assert "| x | 2.00 | 90.0 | 45× |" in parser_speed.render_table(parser_speed.medians(report))
