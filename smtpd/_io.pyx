@@ -55,9 +55,9 @@ cdef enum:
     MAX_EVENTS = 512
 
 
-def recv_into(int fd, bytearray buffer not None, Py_ssize_t offset, Py_ssize_t size):
+cpdef Py_ssize_t recv_into(int fd, bytearray buffer, Py_ssize_t offset, Py_ssize_t size) except? -1000000:
     cdef ssize_t n
-    if offset < 0 or size <= 0 or offset + size > PyByteArray_GET_SIZE(buffer):
+    if buffer is None or offset < 0 or size <= 0 or offset + size > PyByteArray_GET_SIZE(buffer):
         return -EINVAL
     while True:
         n = c_recv(fd, PyByteArray_AS_STRING(buffer) + offset, <size_t>size, MSG_DONTWAIT)
@@ -67,9 +67,12 @@ def recv_into(int fd, bytearray buffer not None, Py_ssize_t offset, Py_ssize_t s
             return -errno
 
 
-def send(int fd, bytes data not None, Py_ssize_t offset):
+cpdef Py_ssize_t send(int fd, bytes data, Py_ssize_t offset) except? -1000000:
     cdef ssize_t n
-    cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
+    cdef Py_ssize_t size
+    if data is None:
+        return -EINVAL
+    size = PyBytes_GET_SIZE(data)
     if offset < 0 or offset > size:
         return -EINVAL
     while True:
@@ -121,7 +124,7 @@ def accept(int fd):
     return new, _peer_of(&address)
 
 
-def epoll_wait_now(int epfd, int max_events):
+cpdef list epoll_wait_now(int epfd, int max_events):
     cdef epoll_event events[MAX_EVENTS]
     cdef int i, n
     cdef list ready
@@ -134,11 +137,11 @@ def epoll_wait_now(int epfd, int max_events):
     return ready
 
 
-def shutdown_write(int fd):
+cpdef int shutdown_write(int fd) except? -1000000:
     return 0 if c_shutdown(fd, SHUT_WR) == 0 else -errno
 
 
-def close(int fd):
+cpdef int close(int fd) except? -1000000:
     return 0 if c_close(fd) == 0 else -errno
 
 

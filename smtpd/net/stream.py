@@ -44,7 +44,11 @@ class StreamOwner:
 
 
 class Stream:
-    """`owner` gets the calls; set before `start`. All methods belong to the loop thread."""
+    """`owner` gets the calls. All methods belong to the loop thread.
+
+    Compiled, a method's own object is a borrowed reference: each method that calls the owner holds it in a variable, since the
+    owner may let go of itself in `on_closed`.
+    """
 
     __slots__ = ("_has_reader", "_linger", "_linger_bytes", "_loop", "_output", "_rest", "at_end", "fd", "is_paused", "owner")
 
@@ -136,7 +140,8 @@ class Stream:
         _io.close(fd)
         self._rest = None
         self._output = b""
-        self.owner.on_closed()
+        owner = self.owner
+        owner.on_closed()
 
     # --- callbacks ---------------------------------------------------------------------------------------------------
 
@@ -158,9 +163,10 @@ class Stream:
         if self.is_paused or self._rest is not None or self._output:
             self._unwatch()
             return
+        owner = self.owner
         count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
         if count > 0:
-            taken = self.owner.on_data(_BUFFER, 0, count)
+            taken = owner.on_data(_BUFFER, 0, count)
             if taken < count and self.is_open:
                 self._rest = _BUFFER[taken:count]
                 if not self.is_paused and not self._output:
@@ -168,13 +174,14 @@ class Stream:
         elif count == 0:
             self.at_end = True
             self._unwatch()
-            self.owner.on_end()
+            owner.on_end()
         elif count != _EAGAIN:
             self._lose()
 
     def _tell_end(self) -> None:
+        owner = self.owner
         if self.is_open and not self.is_paused:
-            self.owner.on_end()
+            owner.on_end()
 
     def _pump(self) -> None:
         """Offer the kept rest again."""
@@ -182,7 +189,8 @@ class Stream:
         if rest is None or self.is_paused or self._output or not self.is_open:
             return
         self._rest = None
-        taken = self.owner.on_data(rest, 0, len(rest))
+        owner = self.owner
+        taken = owner.on_data(rest, 0, len(rest))
         if not self.is_open:
             return
         if taken < len(rest):
@@ -190,7 +198,7 @@ class Stream:
             if not self.is_paused and not self._output:
                 self._loop.ready(self._pump)
         elif self.at_end:
-            self.owner.on_end()
+            owner.on_end()
         elif not self._has_reader and not self.is_paused and not self._output:
             self._watch()
 
@@ -209,7 +217,8 @@ class Stream:
         if self._linger is not None:
             self._shut_down()
             return
-        self.owner.on_drained()
+        owner = self.owner
+        owner.on_drained()
         if self.is_open and not self.is_paused:
             self.resume()
 
@@ -230,6 +239,7 @@ class Stream:
 
     def _lose(self) -> None:
         """The connection broke."""
+        owner = self.owner
         if self.fd >= 0 and self._linger is None:
-            self.owner.on_lost()
+            owner.on_lost()
         self.destroy()

@@ -14,7 +14,7 @@ from smtpd.mail.verdict import GO_ON, Verdict
 from smtpd.proto import replies
 
 if TYPE_CHECKING:
-    from smtpd.proto.session import Session
+    from smtpd.proto.dialogue import Dialogue
 
 _RELAY_DENIED = Verdict(replies.RELAY_DENIED, "relay_denied")
 _UNTRUSTED_ROUTING = Verdict(replies.UNTRUSTED_ROUTING, "relay_denied")
@@ -45,10 +45,10 @@ class RelayChecks:
         self._is_full = is_full
         self._known: dict[str, Verdict] = {}
 
-    def at_mail(self, session: Session) -> Verdict | None:
+    def at_mail(self, session: Dialogue) -> Verdict | None:
         return _SPOOL_FULL if self._is_full() else GO_ON
 
-    def at_rcpt(self, session: Session, recipient: Recipient) -> Verdict | None:
+    def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None:
         domain = recipient.domain
         if not domain:  # postmaster alone, RFC 5321 4.5.1
             return GO_ON

@@ -6,7 +6,6 @@ The order of commands was already judged by `states.py`; octets that never belon
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from smtpd import _parser as p
 from smtpd._parser import CommandReader, scan_path
@@ -17,19 +16,17 @@ from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.content import on_data
+from smtpd.proto.dialogue import Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.params import ParameterError, parse_mail_parameters, parse_rcpt_parameters
 from smtpd.proto.transaction import NO_PARAMETERS, Transaction
 
-if TYPE_CHECKING:
-    from smtpd.proto.session import Session
-
 HELO_LENGTH = 255  # RFC 5321 4.5.3.1.2
 
-Handler = Callable[["Session", CommandReader], Reply | None]
+Handler = Callable[[Dialogue, CommandReader], Reply | None]
 
 
-def on_helo(session: Session, reader: CommandReader) -> Reply | None:
+def on_helo(session: Dialogue, reader: CommandReader) -> Reply | None:
     verb = reader.verb
     is_lmtp = session.rules.is_lmtp
     if is_lmtp != (verb == p.VERB_LHLO):
@@ -46,7 +43,7 @@ def on_helo(session: Session, reader: CommandReader) -> Reply | None:
     return session.rules.ehlo_reply if session.is_extended else session.rules.helo_reply
 
 
-def on_mail(session: Session, reader: CommandReader) -> Reply | None:
+def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
     rules = session.rules
     if rules.mail_limit and session.mail_count >= rules.mail_limit:
         return replies.TOO_MANY_MAILS
@@ -77,7 +74,7 @@ def on_mail(session: Session, reader: CommandReader) -> Reply | None:
     return judge_mail(session, verdict)
 
 
-def judge_mail(session: Session, verdict: Verdict) -> Reply:
+def judge_mail(session: Dialogue, verdict: Verdict) -> Reply:
     if verdict.reply is not None:
         session.reject(ev.STAGE_MAIL, verdict.reply, verdict.reason)
         session.transaction = None
@@ -87,7 +84,7 @@ def judge_mail(session: Session, verdict: Verdict) -> Reply:
     return replies.SENDER_OK
 
 
-def on_rcpt(session: Session, reader: CommandReader) -> Reply | None:
+def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
     rules = session.rules
     transaction = session.transaction
     assert transaction is not None
@@ -124,7 +121,7 @@ def on_rcpt(session: Session, reader: CommandReader) -> Reply | None:
     return judge_rcpt(session, verdict, recipient)
 
 
-def judge_rcpt(session: Session, verdict: Verdict, recipient: Recipient) -> Reply:
+def judge_rcpt(session: Dialogue, verdict: Verdict, recipient: Recipient) -> Reply:
     if verdict.reply is not None:
         return session.reject(ev.STAGE_RCPT, verdict.reply, verdict.reason, recipient.path)
     assert session.transaction is not None
@@ -135,33 +132,33 @@ def judge_rcpt(session: Session, verdict: Verdict, recipient: Recipient) -> Repl
     return replies.RECIPIENT_OK
 
 
-def ask(session: Session, paused: int, stage: str, recipient: Recipient | None = None) -> None:
+def ask(session: Dialogue, paused: int, stage: str, recipient: Recipient | None = None) -> None:
     session.token += 1
     session.paused = paused
     session.pending = recipient
     session.events.append(Event(ev.ASK, recipient, session.token, stage))
 
 
-def on_rset(session: Session, reader: CommandReader) -> Reply | None:
+def on_rset(session: Dialogue, reader: CommandReader) -> Reply | None:
     if reader.argument:
         return replies.NO_ARGUMENT_ALLOWED
     session.reset()
     return replies.OK
 
 
-def on_quit(session: Session, reader: CommandReader) -> Reply | None:
+def on_quit(session: Dialogue, reader: CommandReader) -> Reply | None:
     return replies.NO_ARGUMENT_ALLOWED if reader.argument else replies.GOODBYE
 
 
-def on_vrfy(session: Session, reader: CommandReader) -> Reply | None:
+def on_vrfy(session: Dialogue, reader: CommandReader) -> Reply | None:
     return replies.CANNOT_VERIFY if reader.argument else replies.BAD_ARGUMENT
 
 
-def on_starttls(session: Session, reader: CommandReader) -> Reply | None:
+def on_starttls(session: Dialogue, reader: CommandReader) -> Reply | None:
     return replies.NO_ARGUMENT_ALLOWED if reader.argument else replies.TLS_NOT_AVAILABLE
 
 
-def on_forbidden(session: Session, reader: CommandReader) -> Reply | None:
+def on_forbidden(session: Dialogue, reader: CommandReader) -> Reply | None:
     session.violation("forbidden_command")
     return replies.FORBIDDEN_COMMAND
 

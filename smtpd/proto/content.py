@@ -6,8 +6,6 @@ BODY_ABORT at once. A refused BDAT chunk is swallowed by a transaction of its ow
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from smtpd import _parser as p
 from smtpd._parser import BodyDecoder, CommandReader
 from smtpd.mail.envelope import Envelope
@@ -15,17 +13,15 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
+from smtpd.proto.dialogue import Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.trace import protocol_name
 from smtpd.proto.transaction import NO_PARAMETERS, Transaction, check_content_limits, check_whole_content
 
-if TYPE_CHECKING:
-    from smtpd.proto.session import Session
-
 CHUNK_SLACK_BYTES = 1 << 20  # a declared chunk that exceeds twice the limit by this is not swallowed
 
 
-def on_data(session: Session, reader: CommandReader) -> Reply | None:
+def on_data(session: Dialogue, reader: CommandReader) -> Reply | None:
     transaction = session.transaction
     assert transaction is not None
     if reader.argument:
@@ -37,13 +33,13 @@ def on_data(session: Session, reader: CommandReader) -> Reply | None:
     return replies.START_DATA
 
 
-def begin_content(session: Session, transaction: Transaction) -> None:
+def begin_content(session: Dialogue, transaction: Transaction) -> None:
     transaction.decoder = BodyDecoder()
     transaction.is_reported = True
     session.events.append(Event(ev.BODY_BEGIN, make_envelope(session, transaction)))
 
 
-def make_envelope(session: Session, transaction: Transaction) -> Envelope:
+def make_envelope(session: Dialogue, transaction: Transaction) -> Envelope:
     parameters = transaction.parameters
     peer = session.peer
     return Envelope(
@@ -63,7 +59,7 @@ def make_envelope(session: Session, transaction: Transaction) -> Envelope:
     )
 
 
-def begin_chunk(session: Session, argument: bytes) -> Reply | None:
+def begin_chunk(session: Dialogue, argument: bytes) -> Reply | None:
     """BDAT size [LAST] (RFC 3030): the chunk is read whatever the answer will be, or the framing would be lost."""
     words = argument.split()
     is_last = len(words) == 2 and words[1].upper() == b"LAST"
@@ -96,7 +92,7 @@ def begin_chunk(session: Session, argument: bytes) -> Reply | None:
     return None
 
 
-def make_swallower(session: Session, refused: Transaction | None) -> Transaction:
+def make_swallower(session: Dialogue, refused: Transaction | None) -> Transaction:
     """A transaction that only takes a refused chunk; the state goes back to where it was."""
     swallower = Transaction(b"", NO_PARAMETERS)
     swallower.decoder = BodyDecoder()
@@ -106,7 +102,7 @@ def make_swallower(session: Session, refused: Transaction | None) -> Transaction
     return swallower
 
 
-def take_content(session: Session, data: bytearray, position: int, end: int) -> int:
+def take_content(session: Dialogue, data: bytearray, position: int, end: int) -> int:
     transaction = session.transaction
     assert transaction is not None
     decoder = transaction.decoder
@@ -126,12 +122,12 @@ def take_content(session: Session, data: bytearray, position: int, end: int) -> 
     return position
 
 
-def fail_content(session: Session, transaction: Transaction, reply: Reply, reason: str) -> None:
+def fail_content(session: Dialogue, transaction: Transaction, reply: Reply, reason: str) -> None:
     transaction.fail(reply, reason)
     session.drop_body()
 
 
-def end_chunk(session: Session, transaction: Transaction) -> None:
+def end_chunk(session: Dialogue, transaction: Transaction) -> None:
     """A BDAT chunk is complete."""
     if transaction.chunk_owner is not None:
         session.transaction, session.state = transaction.chunk_owner
@@ -152,7 +148,7 @@ def end_chunk(session: Session, transaction: Transaction) -> None:
         session.answer(p.VERB_BDAT, replies.chunk_taken(transaction.chunk_bytes))
 
 
-def end_content(session: Session, transaction: Transaction) -> None:
+def end_content(session: Dialogue, transaction: Transaction) -> None:
     decoder = transaction.decoder
     assert decoder is not None
     if decoder.bare_lf_count:
@@ -175,7 +171,7 @@ def end_content(session: Session, transaction: Transaction) -> None:
     session.events.append(Event(ev.BODY_END, None, session.token, ev.STAGE_BODY))
 
 
-def finish_body(session: Session, verdict: Verdict) -> None:
+def finish_body(session: Dialogue, verdict: Verdict) -> None:
     """The answer to the whole content; whatever it is, the transaction is over."""
     transaction = session.transaction
     assert transaction is not None

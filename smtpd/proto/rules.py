@@ -13,7 +13,7 @@ from smtpd.mail.verdict import GO_ON, Verdict
 from smtpd.settings import LimitsSettings
 
 if TYPE_CHECKING:
-    from smtpd.proto.session import Session
+    from smtpd.proto.dialogue import Dialogue
 
 KEYWORDS = (
     "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN",
@@ -23,18 +23,18 @@ KEYWORDS = (
 class Checks(Protocol):
     """Checks by stage. A verdict at once, or None: the session then asks by an event and waits."""
 
-    def at_mail(self, session: Session) -> Verdict | None: ...
+    def at_mail(self, session: Dialogue) -> Verdict | None: ...
 
-    def at_rcpt(self, session: Session, recipient: Recipient) -> Verdict | None: ...
+    def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None: ...
 
 
 class NoChecks:
     """Everything is taken."""
 
-    def at_mail(self, session: Session) -> Verdict | None:
+    def at_mail(self, session: Dialogue) -> Verdict | None:
         return GO_ON
 
-    def at_rcpt(self, session: Session, recipient: Recipient) -> Verdict | None:
+    def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None:
         return GO_ON
 
 

@@ -38,14 +38,14 @@ class ListenerAccount:
 
     def count_tally(self, tally: list[int], counts: dict[int, int] | None) -> None:
         """Count what a session did in this turn: commands and replies, and per session for its last log line."""
-        inc = self._cells.inc
+        cells = self._cells
         pairs = self._pairs
         for pair in tally:
             known = pairs.get(pair)
             if known is None:
                 known = self._resolve(pair)
-            inc(known[0])
-            inc(known[1])
+            cells.inc(known[0])
+            cells.inc(known[1])
             if counts is not None:
                 counts[pair] = counts.get(pair, 0) + 1
         tally.clear()
@@ -104,10 +104,10 @@ class ListenerAccount:
 
     def refused(self, session: Session, stage: str, reply: Reply, reason: str, recipient: bytes | None, client: str) -> None:
         """A command or a whole mail was refused; at the body stage the mail and its recipients are counted."""
-        cells, index = self._cells, self._index
-        cells.inc(index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=reason))
+        index = self._index
+        self._cells.inc(index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=reason))
         if stage == "body":
-            cells.inc(self._messages["deferred" if reply.code < 500 else "rejected"])
+            self._cells.inc(self._messages["deferred" if reply.code < 500 else "rejected"])
         if self.is_logging and reason != "syntax":
             transaction = session.transaction
             sender = transaction.reverse_path if transaction is not None else None

@@ -78,7 +78,7 @@ class Connection(StreamOwner):
         self._ended = ""
         self._started_at = loop.now
         self._line_started_at = 0.0
-        self._deadline = loop.now + service.limits.command_timeout
+        self._deadline = loop.now + service.command_timeout
         self._timer: Timer = loop.call_later(service.timer_period_s, self._on_timer)
 
     def start(self) -> None:
@@ -113,9 +113,9 @@ class Connection(StreamOwner):
         service = self.service
         now = service.loop.now
         if session.state == states.CONTENT:
-            self._deadline = now + service.limits.data_timeout
+            self._deadline = now + service.data_timeout
         else:
-            self._deadline = now + service.limits.command_timeout
+            self._deadline = now + service.command_timeout
             if not session.is_waiting_for_line:
                 self._line_started_at = 0.0
             elif not self._line_started_at:
@@ -288,7 +288,7 @@ class Connection(StreamOwner):
         session.resume(token, verdict)
         self._settle_turn()
         if not session.paused and not was_reading:
-            self._deadline = self.service.loop.now + self.service.limits.command_timeout
+            self._deadline = self.service.loop.now + self.service.command_timeout
             self.stream.resume()
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -301,7 +301,7 @@ class Connection(StreamOwner):
         if session.paused:
             self._check_pause(now)
         elif self.stream.is_paused:  # the spool is behind, not the client
-            self._deadline = now + limits.data_timeout
+            self._deadline = now + service.data_timeout
         elif now >= self._deadline:
             self._time_out("idle")
         elif self._line_started_at and now - self._line_started_at >= limits.command_deadline:

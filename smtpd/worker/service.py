@@ -21,7 +21,8 @@ class Service:
     """`rules_for(peer)` picks the rules by the peer's network; `on_accepted(item)` gets each mail in custody."""
 
     __slots__ = (
-        "account", "connections", "dates", "hostname", "limits", "loop", "on_accepted", "rules_for", "spool", "timer_period_s",
+        "account",
+        "command_timeout", "connections", "dates", "hostname", "limits", "loop", "on_accepted", "rules_for", "spool", "timer_period_s",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,8 @@ class Service:
         self.hostname = hostname.encode("ascii")
         self.dates = dates
         self.connections = connections
+        self.command_timeout = limits.command_timeout
+        self.data_timeout = limits.data_timeout
         # A connection's timer looks at its deadline this often: late by at most a quarter of the shortest limit.
         shortest = min(limits.command_timeout, limits.data_timeout, limits.command_deadline, limits.end_of_data_timeout)
         self.timer_period_s = shortest / 4

@@ -1,0 +1,5 @@
+cdef class Reply:
+    cdef readonly int code
+    cdef readonly bytes wire
+    cdef readonly bint is_error
+    cdef readonly bint closes

@@ -1,0 +1,49 @@
+from smtpd cimport _io
+from smtpd.net.loop cimport Loop, Timer
+
+cimport cython
+
+
+cdef class StreamOwner:
+    cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
+    cpdef on_end(self)
+    cpdef on_lost(self)
+    cpdef on_drained(self)
+    cpdef on_closed(self)
+
+
+cdef class Stream:
+    cdef Loop _loop
+    cdef readonly int fd
+    cdef public StreamOwner owner
+    cdef readonly bint is_paused
+    cdef readonly bint at_end
+    cdef bint _has_reader
+    cdef bytearray _rest
+    cdef bytes _output
+    cdef Timer _linger
+    cdef Py_ssize_t _linger_bytes
+
+    cpdef start(self)
+    cpdef pause(self)
+    cpdef resume(self)
+    @cython.locals(sent=Py_ssize_t)
+    cpdef bint write(self, bytes data) except -1
+    cpdef close(self, bint linger=*)
+    @cython.locals(owner=StreamOwner)
+    cpdef destroy(self)
+
+    @cython.locals(count=Py_ssize_t, taken=Py_ssize_t, owner=StreamOwner)
+    cpdef _on_readable(self)
+
+    @cython.locals(taken=Py_ssize_t, owner=StreamOwner, rest=bytearray)
+    cpdef _pump(self)
+
+    @cython.locals(owner=StreamOwner)
+    cpdef _lose(self)
+
+    @cython.locals(owner=StreamOwner, sent=Py_ssize_t)
+    cpdef _on_writable(self)
+
+    @cython.locals(owner=StreamOwner)
+    cpdef _tell_end(self)

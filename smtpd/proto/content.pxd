@@ -1,0 +1,31 @@
+from smtpd._parser cimport BodyDecoder, CommandReader
+from smtpd.mail.reply cimport Reply
+from smtpd.mail.verdict cimport Verdict
+from smtpd.proto.dialogue cimport Dialogue
+from smtpd.proto.transaction cimport Transaction
+
+cimport cython
+
+
+@cython.locals(transaction=Transaction)
+cpdef Reply on_data(Dialogue session, CommandReader reader)
+
+cpdef begin_content(Dialogue session, Transaction transaction)
+cpdef make_envelope(Dialogue session, Transaction transaction)
+
+@cython.locals(transaction=Transaction, decoder=BodyDecoder, size_bytes=Py_ssize_t, limit=Py_ssize_t)
+cpdef Reply begin_chunk(Dialogue session, bytes argument)
+
+cpdef Transaction make_swallower(Dialogue session, Transaction refused)
+
+@cython.locals(transaction=Transaction, decoder=BodyDecoder)
+cpdef Py_ssize_t take_content(Dialogue session, bytearray data, Py_ssize_t position, Py_ssize_t end) except -1
+
+cpdef fail_content(Dialogue session, Transaction transaction, Reply reply, str reason)
+cpdef end_chunk(Dialogue session, Transaction transaction)
+
+@cython.locals(decoder=BodyDecoder)
+cpdef end_content(Dialogue session, Transaction transaction)
+
+@cython.locals(transaction=Transaction)
+cpdef finish_body(Dialogue session, Verdict verdict)

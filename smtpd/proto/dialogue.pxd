@@ -1,0 +1,34 @@
+from smtpd.mail.reply cimport Reply
+from smtpd.proto.transaction cimport Transaction
+
+
+cdef class Dialogue:
+    cdef public object rules
+    cdef public object peer
+    cdef public int state
+    cdef public int paused
+    cdef public bytes helo
+    cdef public bint is_extended
+    cdef public bint is_tls
+    cdef public bint is_draining
+    cdef public Transaction transaction
+    cdef public list tally
+    cdef public list output
+    cdef public list events
+    cdef public int token
+    cdef public object pending
+    cdef public int error_count
+    cdef public int junk_count
+    cdef public int mail_count
+    cdef int _soft_errors
+
+    cpdef abort(self, Reply reply, str reason)
+    cpdef answer(self, int verb, Reply reply)
+    cpdef _count_error(self, Reply reply)
+    cpdef _check_errors(self)
+    cpdef bint count_junk(self) except -1
+    cpdef close(self, str reason)
+    cpdef violation(self, str kind)
+    cpdef Reply reject(self, str stage, Reply reply, str reason, bytes recipient=*)
+    cpdef drop_body(self)
+    cpdef reset(self)

@@ -1,0 +1,158 @@
+"""What every handler of a command sees: the session's state, and the one place where replies are queued and counted.
+
+Base of `session.Session`, apart so that commands and content can be modules of their own. Limits on errors and junk (REPLIES,
+"Connection") are held here, where the replies pass.
+"""
+
+from __future__ import annotations
+
+from smtpd import _parser as p
+from smtpd.mail.envelope import Recipient
+from smtpd.mail.reply import Reply
+from smtpd.proto import events as ev
+from smtpd.proto import replies, states
+from smtpd.proto.events import Event
+from smtpd.proto.rules import Rules
+from smtpd.proto.states import PAUSED_DELAY, PAUSED_NOT
+from smtpd.proto.transaction import Transaction
+
+
+class Peer:
+    """Who is at the other end, as the driver knows it. `name` is "unknown" without a verified one."""
+
+    __slots__ = ("address", "name", "port")
+
+    def __init__(self, address: str, port: int = 0, name: str = "unknown") -> None:
+        self.address = address
+        self.port = port
+        self.name = name
+
+
+class Dialogue:
+    """`tally` collects verb * 1000 + reply code of each command for the driver, who takes and empties it.
+
+    The list of verbs is `_parser.VERB_NAMES`; code 354 and the reply after it are both counted with DATA.
+    """
+
+    __slots__ = (
+        "_reader",
+        "error_count",
+        "events",
+        "helo",
+        "is_draining",
+        "is_extended",
+        "is_tls",
+        "junk_count",
+        "mail_count",
+        "output",
+        "paused",
+        "peer",
+        "pending",
+        "rules",
+        "state",
+        "tally",
+        "token",
+        "transaction",
+    )  # fmt: skip
+
+    def __init__(self, rules: Rules, peer: Peer) -> None:
+        self.rules = rules
+        self.peer = peer
+        self.state = states.CONNECTED
+        self.paused = PAUSED_NOT
+        self.helo = b""
+        self.is_extended = False
+        self.is_tls = False
+        self.is_draining = False
+        self.transaction: Transaction | None = None
+        self.tally: list[int] = []
+        self.output: list[bytes] = []
+        self.events: list[Event] = []
+        self.token = 0
+        self.pending: Recipient | Reply | None = None
+        self.error_count = 0
+        self.junk_count = 0
+        self.mail_count = 0
+
+    @property
+    def is_between_transactions(self) -> bool:
+        return self.state <= states.GREETED and not self.paused
+
+    def abort(self, reply: Reply | None, reason: str) -> None:
+        """End the session from outside: a timer (`reply` says so) or a peer that is gone (None)."""
+        if self.state == states.CLOSED:
+            return
+        self.drop_body()
+        self.paused = PAUSED_NOT
+        self.token += 1
+        if reply is not None:
+            self.output.append(reply.wire)
+            self.tally.append(p.VERB_NONE * 1000 + reply.code)
+        self.close(reason)
+
+    # --- one place that sends and counts -----------------------------------------------------------------------------
+
+    def answer(self, verb: int, reply: Reply | None) -> None:
+        """Queue the reply and count it; None: a later `resume` answers."""
+        if reply is None:
+            return
+        self.output.append(reply.wire)
+        self.tally.append(verb * 1000 + reply.code)
+        if reply.is_error:
+            self._count_error(reply)
+        if reply.closes:
+            self.drop_body()
+            self.close("quit" if verb == p.VERB_QUIT else "too_many_errors")
+        elif self.is_draining and self.is_between_transactions:
+            self.abort(replies.SHUTTING_DOWN, "shutdown")
+        elif self.error_count >= self.rules.soft_errors > 0:
+            self._check_errors()
+
+    def _count_error(self, reply: Reply) -> None:
+        if reply is not replies.SPOOL_FAILED and reply is not replies.SPOOL_FULL:  # not the client's doing
+            self.error_count += 1
+
+    def _check_errors(self) -> None:
+        if self.state == states.CLOSED or self.paused:
+            return
+        hard = self.rules.hard_errors
+        if hard and self.error_count >= hard:
+            self.abort(replies.TOO_MANY_ERRORS, "too_many_errors")
+            return
+        self.token += 1
+        self.paused = PAUSED_DELAY
+        self.events.append(Event(ev.DELAY, None, self.token))
+
+    def count_junk(self) -> bool:
+        """Count a command that moves no mail; True when that was one too many and the session is over."""
+        self.junk_count += 1
+        if self.rules.junk_limit and self.junk_count > self.rules.junk_limit:
+            self.abort(replies.TOO_MUCH_JUNK, "too_many_errors")
+            return True
+        return False
+
+    def close(self, reason: str) -> None:
+        self.state = states.CLOSED
+        self.transaction = None
+        self.events.append(Event(ev.CLOSE, reason))
+
+    def violation(self, kind: str) -> None:
+        self.events.append(Event(ev.VIOLATION, kind))
+
+    def reject(self, stage: str, reply: Reply, reason: str, recipient: bytes | None = None) -> Reply:
+        self.events.append(Event(ev.REJECT, (reply, reason, recipient), 0, stage))
+        return reply
+
+    def drop_body(self) -> None:
+        """Tell the driver that what it has of the body is void."""
+        transaction = self.transaction
+        if transaction is not None and transaction.is_reported:
+            transaction.is_reported = False
+            self.events.append(Event(ev.BODY_ABORT))
+
+    def reset(self) -> None:
+        """Leave the transaction; a new MAIL makes a new one."""
+        self.drop_body()
+        self.transaction = None
+        if self.state != states.CONNECTED:
+            self.state = states.GREETED

@@ -1,0 +1,5 @@
+cdef class Event:
+    cdef readonly int kind
+    cdef readonly int token
+    cdef readonly object data
+    cdef readonly str stage

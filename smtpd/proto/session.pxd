@@ -1,0 +1,26 @@
+from smtpd._parser cimport CommandReader
+from smtpd.mail.reply cimport Reply
+from smtpd.mail.verdict cimport Verdict
+from smtpd.proto.dialogue cimport Dialogue
+
+cimport cython
+
+
+cdef class Session(Dialogue):
+    cdef CommandReader _reader
+
+    cpdef start(self)
+
+    @cython.locals(reader=CommandReader, position=Py_ssize_t, budget=int)
+    cpdef Py_ssize_t receive(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1
+
+    @cython.locals(output=list)
+    cpdef bytes take_output(self)
+
+    cpdef resume(self, int token, Verdict verdict=*)
+    cpdef drain(self)
+
+    @cython.locals(verb=int, refusal=Reply)
+    cpdef _handle_command(self, CommandReader reader, bint has_more)
+
+    cpdef Reply _check_octets(self, int flags)

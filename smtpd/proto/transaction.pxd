@@ -1,0 +1,22 @@
+from smtpd._parser cimport BodyDecoder
+from smtpd.mail.reply cimport Reply
+
+
+cdef class Transaction:
+    cdef public bytes reverse_path
+    cdef public object parameters
+    cdef public list recipients
+    cdef public BodyDecoder decoder
+    cdef public Reply failure
+    cdef public str failure_reason
+    cdef public bint is_reported
+    cdef public bint is_chunked
+    cdef public bint is_last_chunk
+    cdef public Py_ssize_t chunk_bytes
+    cdef public tuple chunk_owner
+
+    cpdef fail(self, Reply reply, str reason)
+
+
+cpdef tuple check_content_limits(BodyDecoder decoder, rules)
+cpdef tuple check_whole_content(BodyDecoder decoder, rules)

@@ -1,0 +1,69 @@
+from smtpd.net.loop cimport Loop, Timer
+from smtpd.net.stream cimport Stream, StreamOwner
+from smtpd.proto.events cimport Event
+from smtpd.proto.session cimport Session
+from smtpd.worker.account cimport ListenerAccount
+from smtpd.worker.service cimport Service
+
+cimport cython
+
+
+cdef class PendingMail:
+    cdef public Connection connection
+    cdef public str queue_id
+    cdef public object envelope
+    cdef public object writer
+    cdef public bytes message_id
+    cdef public Py_ssize_t size_bytes
+    cdef public double started_at
+    cdef public int token
+    cdef public bint is_abandoned
+
+    cpdef on_committed(self, item, error)
+
+
+cdef class Connection(StreamOwner):
+    cdef readonly Service service
+    cdef readonly Session session
+    cdef readonly Stream stream
+    cdef readonly str client
+    cdef dict _counts
+    cdef PendingMail _mail
+    cdef PendingMail _committing
+    cdef bytes _head
+    cdef str _ended
+    cdef double _started_at
+    cdef double _line_started_at
+    cdef double _deadline
+    cdef Timer _timer
+
+    cpdef start(self)
+    cpdef drain(self)
+    cpdef stop(self)
+
+    @cython.locals(session=Session, service=Service, now=double, position=Py_ssize_t, was_paused=int)
+    cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
+
+    cpdef _lose(self)
+    cpdef _settle_turn(self)
+
+    @cython.locals(session=Session, output=bytes)
+    cpdef _flush(self)
+
+    @cython.locals(session=Session, event=Event, kind=int)
+    cpdef _handle_events(self)
+
+    @cython.locals(service=Service, now_s=double)
+    cpdef _begin_body(self, envelope)
+
+    @cython.locals(mail=PendingMail)
+    cpdef _write_body(self, bytes chunk)
+
+    @cython.locals(mail=PendingMail)
+    cpdef _commit_body(self, int token)
+
+    @cython.locals(service=Service, seconds=double)
+    cpdef finish_mail(self, PendingMail mail, item, error)
+
+    @cython.locals(session=Session)
+    cpdef _resume(self, int token, verdict)
