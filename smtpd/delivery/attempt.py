@@ -1,7 +1,7 @@
 """One mail being delivered: its recipients by route, what became of each, and the log lines about it.
 
-Lives from acceptance or claim until the mail is settled. Loop thread only. Knows no queue and no schedule: the scheduler starts it
-and is told when the last route has answered.
+Lives from acceptance or claim until the mail is settled. Loop thread only. Knows no queue and no schedule: the scheduler starts
+it and is told when the last route has answered.
 """
 
 from __future__ import annotations
@@ -46,10 +46,7 @@ class Attempt:
     @property
     def needs_body(self) -> bool:
         """Whether a transport of this mail reads the body."""
-        for lane, _ in self.shares:
-            if lane is not None and lane.transport.needs_body:
-                return True
-        return False
+        return any(lane is not None and lane.transport.needs_body for lane, _ in self.shares)
 
     def on_body(self, body: Body | None, error: SpoolError | None) -> None:
         """The spool has fetched the body, or can't: then all that is pending is deferred."""

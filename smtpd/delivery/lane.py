@@ -59,8 +59,8 @@ class Tally:
 
 
 class Lane:
-    """See the module's head. `active` are the mails leased by this process; the tallies are of mails that wait in the spool:
-    `untried` (shown as active too: nobody has said no), `deferred` and `held`. Add to and remove from `active` by `enter`, `leave`."""
+    """See the module's head. `active` are the mails leased by this process, kept by `enter` and `leave`; the tallies are of mails
+    that wait in the spool: `untried` (shown as active too: nobody has said no yet), `deferred` and `held`."""
 
     __slots__ = ("_active_bytes", "_attempts", "_cells", "_gauges", "_queue_s", "_total_s", "_transmit_s", "active", "deferred",
                  "held", "name", "number", "transport", "untried")  # fmt: skip

@@ -64,7 +64,7 @@ class Scheduler:
         self._memory_bytes = delivery.memory
         self._schedule = RetrySchedule(delivery.retry, delivery.lifetime)
         self.lanes = [Lane(route, _make_transport(route, settings, files), cells, index) for route in router.routes]
-        self._lane_of = {route: lane for route, lane in zip(router.routes, self.lanes, strict=True)}
+        self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
         self._fresh: deque[Attempt] = deque()
         self._claimed: deque[Attempt] = deque()
         self._claimed_count = 0  # waiting or in flight
