@@ -1,3 +1,4 @@
+# cython: auto_pickle=False, autotestdict=False
 # Octets to commands and bodies. `_parser.pyi` is the documented face; `tests/oracle` says the same in plain Python.
 #
 # Scanners take pointer and length, touch no Python object and raise nothing. Both classes are state machines over octets: what
@@ -5,19 +6,18 @@
 # is checked against the bytearray once for each call.
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF
 from libc.stdint cimport uint64_t
 from libc.string cimport memchr, memcpy
+from smtpd._scan cimport octets, is_blank, to_upper
+from smtpd._scan import find_header as find_header, scan_path as scan_path
 
 cdef extern from "Python.h":
     PyObject *new_bytes "PyBytes_FromStringAndSize"(const char *data, Py_ssize_t size) except NULL
     char *bytes_data "PyBytes_AS_STRING"(PyObject *value) nogil
     int resize_bytes "_PyBytes_Resize"(PyObject **value, Py_ssize_t size) except -1
-
-ctypedef const unsigned char *octets
 
 cdef enum:
     NUL = 0x00
@@ -31,10 +31,6 @@ cdef enum:
     WORD_LENGTH = 32  # octets of an unknown verb that are shown
     VERB_LENGTH = 8  # octets of the longest known verb
     TEXT_LINE = 998  # RFC 5321 4.5.3.1.6, without CRLF
-    LOCAL_PART = 64  # RFC 5321 4.5.3.1.1
-    DOMAIN = 255  # RFC 5321 4.5.3.1.2
-    LABEL = 63  # RFC 1035 2.3.4
-    HEADER_VALUE = 1000
     SHORT = 8  # spans up to here are searched octet by octet
 
 cdef uint64_t HIGHS = 0x8080808080808080ULL
@@ -48,13 +44,6 @@ cdef enum:
     AFTER_DOT_CR  # CRLF (. CR)
     ENDED  # CRLF . CRLF
 
-# Classes of octets, by bit.
-cdef enum:
-    IS_ATEXT = 1  # RFC 5322 3.2.3, without "%" and "!", which may route
-    IS_LDH = 2  # letter, digit, hyphen
-
-cdef unsigned char CLASSES[256]
-cdef unsigned char UPPER[256]
 cdef uint64_t VERB_KEYS[40]
 cdef Py_ssize_t VERB_SIZES[40]
 cdef int VERB_CODES[40]
@@ -99,22 +88,14 @@ cdef uint64_t _verb_key(octets word, Py_ssize_t size) noexcept nogil:
     cdef uint64_t key = 0
     cdef Py_ssize_t i
     for i in range(size):
-        key = key << 8 | UPPER[word[i]]
+        key = key << 8 | to_upper(word[i])
     return key
 
 
-cdef _fill_tables():
+cdef _fill_verbs():
     global VERB_KEY_COUNT
     cdef int code
     cdef bytes word
-    for code in range(256):
-        UPPER[code] = code - 32 if 97 <= code <= 122 else code
-        CLASSES[code] = 0
-        if 48 <= code <= 57 or 65 <= UPPER[code] <= 90:
-            CLASSES[code] = IS_ATEXT | IS_LDH
-    for code in b"#$&'*+-/=?^_`{|}~":
-        CLASSES[code] |= IS_ATEXT
-    CLASSES[45] |= IS_LDH
     words = [(name.encode(), number) for number, name in enumerate(VERB_NAMES) if name != "other"]
     words += [
         (name, V_FORBIDDEN)
@@ -127,11 +108,7 @@ cdef _fill_tables():
         VERB_KEY_COUNT += 1
 
 
-_fill_tables()
-
-
-cdef inline bint _is_blank(unsigned char octet) noexcept nogil:
-    return octet == SPACE or octet == TAB
+_fill_verbs()
 
 
 cdef inline octets _find(octets p, octets end, int octet) noexcept nogil:
@@ -244,16 +221,16 @@ cdef class CommandReader:
         cdef octets p = text
         cdef octets end = text + size
         cdef octets word
-        while p < end and _is_blank(p[0]):
+        while p < end and is_blank(p[0]):
             p += 1
-        while end > p and _is_blank(end[-1]):
+        while end > p and is_blank(end[-1]):
             end -= 1
         word = p
-        while p < end and not _is_blank(p[0]):
+        while p < end and not is_blank(p[0]):
             p += 1
         self.verb = _find_verb(word, p - word) if p > word else V_NONE
         self.word = (<const char *>word)[:min(p - word, WORD_LENGTH)] if V_NONE < self.verb < V_HELO else b""
-        while p < end and _is_blank(p[0]):
+        while p < end and is_blank(p[0]):
             p += 1
         self.argument = (<const char *>p)[:end - p]
         return 0
@@ -310,7 +287,7 @@ cdef class CommandReader:
 
 @cython.final
 cdef class BodyDecoder:
-    def __init__(self):
+    def __cinit__(self):
         self.is_keeping = True
         self.is_in_header = True
 
@@ -394,9 +371,9 @@ cdef class BodyDecoder:
         cdef Py_ssize_t i
         cdef octets name = <octets><const char *>b"RECEIVED"
         for i in range(size):
-            if self._matched < 8 and UPPER[text[i]] == name[self._matched]:
+            if self._matched < 8 and to_upper(text[i]) == name[self._matched]:
                 self._matched += 1
-            elif self._matched < 8 or not _is_blank(text[i]):
+            elif self._matched < 8 or not is_blank(text[i]):
                 if self._matched == 8 and text[i] == c":":
                     self.received_count += 1
                 self._matched = -1
@@ -518,140 +495,3 @@ cdef class BodyDecoder:
             while p < end:
                 self.nul_count += p[0] == NUL
                 p += 1
-
-
-cdef octets _skip_word(octets p, octets end, int octet_class) noexcept nogil:
-    while p < end and CLASSES[p[0]] & octet_class:
-        p += 1
-    return p
-
-
-cdef octets _skip_local_part(octets p, octets end) noexcept nogil:
-    """The end of the dot-atom at `p`, or NULL."""
-    cdef octets start = p
-    cdef octets atom
-    while True:
-        atom = p
-        p = _skip_word(p, end, IS_ATEXT)
-        if p == atom or p - start > LOCAL_PART:
-            return NULL
-        if p == end or p[0] != c".":
-            return p
-        p += 1
-
-
-cdef octets _skip_domain(octets p, octets end) noexcept nogil:
-    """The end of the host name at `p`, or NULL."""
-    cdef octets start = p
-    cdef octets label
-    while True:
-        label = p
-        p = _skip_word(p, end, IS_LDH)
-        if p == label or p - label > LABEL or label[0] == c"-" or p[-1] == c"-" or p - start > DOMAIN:
-            return NULL
-        if p == end or p[0] != c".":
-            return p
-        p += 1
-
-
-def scan_path(bytes argument not None, bint is_recipient):
-    cdef octets p = <octets>PyBytes_AS_STRING(argument)
-    cdef octets end = p + PyBytes_GET_SIZE(argument)
-    cdef octets keyword = <octets>(<const char *>b"TO:<" if is_recipient else <const char *>b"FROM:<")
-    cdef octets mailbox
-    cdef octets domain
-    cdef char lower[DOMAIN]
-    cdef Py_ssize_t i, domain_size = 0
-    while keyword[0]:
-        if p == end or UPPER[p[0]] != keyword[0]:
-            return None
-        p += 1
-        keyword += 1
-    mailbox = domain = p
-    if is_recipient or p == end or p[0] != c">":
-        p = _skip_local_part(p, end)
-        if p == NULL or p == end or p[0] != c"@":
-            return None
-        domain = p + 1
-        p = _skip_domain(domain, end)
-        if p == NULL or p == end or p[0] != c">":
-            return None
-        domain_size = p - domain
-        for i in range(domain_size):
-            lower[i] = domain[i] + 32 if 65 <= domain[i] <= 90 else domain[i]
-    octet_count = p - mailbox
-    p += 1
-    if p < end and not _is_blank(p[0]):
-        return None
-    while p < end and _is_blank(p[0]):
-        p += 1
-    return (<const char *>mailbox)[:octet_count], lower[:domain_size].decode("ascii"), (<const char *>p)[:end - p]
-
-
-cdef octets _end_of_line(octets p, octets end) noexcept nogil:
-    """Behind the LF that ends the line at `p`, or `end`."""
-    cdef octets found = <octets>memchr(p, LF, <size_t>(end - p))
-    return end if found == NULL else found + 1
-
-
-cdef Py_ssize_t _text_size(octets p, octets end) noexcept nogil:
-    """Octets of the line p..end without its line end."""
-    if end > p and end[-1] == LF:
-        end -= 1
-        if end > p and end[-1] == CR:
-            end -= 1
-    return end - p
-
-
-cdef octets _skip_name(octets p, octets end, octets name, Py_ssize_t size) noexcept nogil:
-    """Behind the colon when the line starts with the field name (lower case), else NULL."""
-    cdef Py_ssize_t i
-    if end - p <= size:
-        return NULL
-    for i in range(size):
-        if UPPER[p[i]] != UPPER[name[i]]:
-            return NULL
-    p += size
-    while p < end and _is_blank(p[0]):
-        p += 1
-    return p + 1 if p < end and p[0] == c":" else NULL
-
-
-def find_header(bytes head not None, bytes name not None):
-    cdef octets line = <octets>PyBytes_AS_STRING(head)
-    cdef octets end = line + PyBytes_GET_SIZE(head)
-    cdef octets field_name = <octets>PyBytes_AS_STRING(name)
-    cdef Py_ssize_t name_size = PyBytes_GET_SIZE(name)
-    cdef octets following
-    cdef octets text
-    cdef char value[HEADER_VALUE]
-    cdef Py_ssize_t size, value_size = 0
-    while line < end:
-        following = _end_of_line(line, end)
-        size = _text_size(line, following)
-        if size == 0:
-            return None
-        text = _skip_name(line, line + size, field_name, name_size)
-        if text != NULL:
-            break
-        line = following
-    else:
-        return None
-    size -= text - line
-    while True:
-        if value_size == 0:
-            while size and _is_blank(text[0]):
-                text += 1
-                size -= 1
-        size = min(size, HEADER_VALUE - value_size)
-        memcpy(value + value_size, text, <size_t>size)
-        value_size += size
-        line = following
-        if line == end or not _is_blank(line[0]) or value_size == HEADER_VALUE:
-            break
-        following = _end_of_line(line, end)
-        text = line
-        size = _text_size(line, following)
-    while value_size and _is_blank(value[value_size - 1]):
-        value_size -= 1
-    return value[:value_size]

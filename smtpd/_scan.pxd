@@ -1,0 +1,15 @@
+# What more than one scanner needs. A scanner takes pointer and length, touches no Python object and raises nothing.
+ctypedef const unsigned char *octets
+
+
+cdef inline bint is_blank(unsigned char octet) noexcept nogil:
+    return octet == 0x20 or octet == 0x09
+
+
+cdef inline unsigned char to_upper(unsigned char octet) noexcept nogil:
+    """ASCII only."""
+    return octet - 0x20 if 0x61 <= octet <= 0x7A else octet
+
+
+cpdef tuple scan_path(bytes argument, bint is_recipient)
+cpdef bytes find_header(bytes head, bytes name)

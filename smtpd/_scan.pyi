@@ -1,0 +1,16 @@
+"""Paths and header fields of common form, found without a state. `_parser` hands both on; import them from there."""
+
+def scan_path(argument: bytes, is_recipient: bool) -> tuple[bytes, str, bytes] | None:
+    """The common form of a MAIL or RCPT argument: b"FROM:<local@domain> PARAMS" / b"TO:<local@domain> PARAMS".
+
+    Returns (mailbox, domain in lower case, parameters without leading blanks) when the local part is an ASCII
+    dot-atom of at most 64 octets without "%", "!" and the domain consists of LDH labels (no IDN, no literal, no
+    trailing dot, at most 255 octets); (b"", "", parameters) for FROM:<>. None for everything else:
+    mail/address.py then parses by the whole grammar and says what is wrong.
+    """
+
+def find_header(head: bytes, name: bytes) -> bytes | None:
+    """The value of the first header field `name` (lower case, no colon) in the header section at the start of `head`.
+
+    Unfolded (line ends removed), blanks around it stripped, at most 1,000 octets; None when there is none.
+    """
