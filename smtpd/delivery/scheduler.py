@@ -149,7 +149,7 @@ class Scheduler:
             if lane is not None:
                 lane.leave(attempt)
                 lane.untried.add(item.envelope.received_at_s, item.size_bytes)
-        outcomes = item.outcomes or [Outcome()] * len(item.envelope.recipients)
+        outcomes = item.outcomes or [_PENDING] * len(item.envelope.recipients)
         self._spool.settle(item, outcomes, time.time(), False, attempt.on_kept)
 
     def _shares_of(self, item: SpoolItem) -> list[Share]:
@@ -179,10 +179,10 @@ class Scheduler:
         self._timer = self._loop.call_later(_CHORES_S, self._do_chores)
 
     def _maybe_claim(self) -> None:
-        if self._is_claiming or self._is_draining or self._claimed:
+        if self._census.is_counting() or self._is_claiming or self._is_draining or self._claimed:
             return
         room = max(self._concurrency - self._in_flight - len(self._fresh), self._claimed_share - self._claimed_count)
-        if room <= 0 or self._census.is_counting():
+        if room <= 0:
             return
         due_s = self._spool.next_due_s()
         now_s = time.time()
@@ -206,11 +206,11 @@ class Scheduler:
     def _take_claimed(self, item: SpoolItem, now_s: float) -> None:
         envelope = item.envelope
         attempt = Attempt(self, item, self._shares_of(item), now_s, True)
-        for lane, _ in attempt.shares:
-            if lane is not None:
-                tally = lane.deferred if item.attempts else lane.untried
-                tally.remove(envelope.received_at_s, item.size_bytes)
-                lane.enter(attempt)
+        for lane in self._lanes_left(item):
+            (lane.deferred if item.attempts else lane.untried).remove(envelope.received_at_s, item.size_bytes)
+        for known, _ in attempt.shares:
+            if known is not None:
+                known.enter(attempt)
         if self.is_logging:
             self.log.queued(item.queue_id, envelope.reverse_path, item.size_bytes, len(envelope.recipients))
         self._claimed_count += 1
@@ -218,10 +218,20 @@ class Scheduler:
 
     def _count_stored(self, item: SpoolItem, is_held: bool) -> None:
         """The census has found a mail that was in the spool before us."""
-        for lane, _ in self._shares_of(item):
-            if lane is not None:
-                tally = lane.held if is_held else lane.deferred if item.attempts else lane.untried
-                tally.add(item.envelope.received_at_s, item.size_bytes)
+        for lane in self._lanes_left(item):
+            tally = lane.held if is_held else lane.deferred if item.attempts else lane.untried
+            tally.add(item.envelope.received_at_s, item.size_bytes)
+
+    def _lanes_left(self, item: SpoolItem) -> set[Lane]:
+        """The lanes on whose account a mail waits in the spool: those of recipients that aren't delivered."""
+        recipients = item.envelope.recipients
+        outcomes = item.outcomes or [_PENDING] * len(recipients)
+        routes = {
+            self._router.route_for(recipient.domain)
+            for recipient, outcome in zip(recipients, outcomes, strict=True)
+            if outcome.status != DELIVERED
+        }
+        return {self._lane_of[route] for route in routes if route is not None}
 
     # --- starting and finishing --------------------------------------------------------------------------------------
 
@@ -301,9 +311,8 @@ class Scheduler:
                 for outcome in outcomes:  # made by this attempt or read from the spool: nobody else's
                     if outcome.status == DEFERRED and not outcome.text.startswith(_EXPIRED):
                         outcome.text = _EXPIRED + outcome.text
-        for lane, _ in attempt.shares:
-            if lane is not None:
-                (lane.held if due_s is None else lane.deferred).add(received_at_s, item.size_bytes)
+        for lane in self._lanes_left(item):
+            (lane.held if due_s is None else lane.deferred).add(received_at_s, item.size_bytes)
         if due_s is None:
             self._spool.settle(item, outcomes, 0.0, True, attempt.on_held)
         else:
@@ -321,7 +330,8 @@ class Scheduler:
             self.log.held(queue_id, attempt.held_text())
 
 
-_FIRST = [0]
+_FIRST = [0]  # the only recipient of most mails
+_PENDING = Outcome()
 _EXPIRED = "expired, last: "
 
 
