@@ -16,8 +16,9 @@ from smtpd.net.loop import Timer
 from smtpd.net.stream import Stream, StreamOwner
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
+from smtpd.proto.dialogue import Peer
 from smtpd.proto.events import Event
-from smtpd.proto.session import Peer, Session
+from smtpd.proto.session import Session
 from smtpd.proto.trace import received_field
 from smtpd.spool.base import BodyWriter, SpoolItem
 from smtpd.worker.service import Service

@@ -18,17 +18,17 @@ from typing import Any
 
 from setproctitle import setproctitle
 
-from smtpd.control.server import ControlServer
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import StartupError
 from smtpd.log.maillog import MailLog
-from smtpd.metrics.slab import LOOP
+from smtpd.metrics.slab import LOOP, SHARD
 from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
-from smtpd.proto.session import Peer
+from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
-from smtpd.spool import open_spool
+from smtpd.spool.open import open_spool
+from smtpd.spool.sqlite import SpoolObservers
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
@@ -84,11 +84,32 @@ class Worker:
         self._log.start()
         self._files = FilesThread(self._loop)
         self._files.start()
-        self._spool = open_spool(self._loop, self._files, settings, boot.slabs, boot.bank, boot.cells, self._log)
+        self._spool = open_spool(
+            self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
+        )
         router = Router(settings.route)
         self._scheduler = Scheduler(self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log)
-        self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot)
         self._acceptors = self._make_acceptors(router)
+
+    def _observers(self) -> SpoolObservers:
+        """Metrics of custody: commits are observed by the shard thread in its own row, free space by the loop in ours."""
+        boot = self._boot
+        shard_cells = boot.slabs.cells(boot.bank, SHARD)
+        seconds = boot.cells.histogram("smtpd_spool_commit_seconds")
+        messages = boot.cells.histogram("smtpd_spool_commit_messages")
+        free_bytes = boot.cells.gauge("smtpd_spool_free_bytes")
+        free_inodes = boot.cells.gauge("smtpd_spool_free_inodes")
+
+        def on_commit(duration_s: float, inserted: int, settled: int) -> None:
+            shard_cells.observe(seconds, duration_s)
+            if inserted:
+                shard_cells.observe(messages, inserted)
+
+        def on_space(size_bytes: int, inodes: int) -> None:
+            self._cells.set(free_bytes, size_bytes)
+            self._cells.set(free_inodes, inodes)
+
+        return SpoolObservers(commit=on_commit, space=on_space)
 
     def _make_acceptors(self, router: Router) -> list[Acceptor]:
         boot, settings = self._boot, self._settings
@@ -126,7 +147,6 @@ class Worker:
         loop.at_turn_end(self._spool.end_turn)
         loop.at_turn_end(self._log.end_turn)
         self._scheduler.start()
-        self._control.start()
         for acceptor in self._acceptors:
             acceptor.serve(self._boot.serves)
         self._next_beat_at = loop.now
@@ -164,7 +184,6 @@ class Worker:
     def _end_if_idle(self) -> None:
         if self._is_draining and not self._connections and not self._is_done:
             self._is_done = True
-            self._control.close()
             self._scheduler.drain(lambda: self._spool.close(self._loop.stop))
 
     def _close_listeners(self) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from smtpd.mail.envelope import Recipient
 from smtpd.policy.relay import RelayChecks
+from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Checks, NoChecks, Rules
-from smtpd.proto.session import Peer
 from smtpd.settings import ListenerSettings, Settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smtpd.net.loop import Loop
+from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
-from smtpd.proto.session import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings import LimitsSettings
 from smtpd.spool.base import Spool, SpoolItem
@@ -22,8 +22,18 @@ class Service:
 
     __slots__ = (
         "account",
-        "command_timeout", "connections", "dates", "hostname", "limits", "loop", "on_accepted", "rules_for", "spool", "timer_period_s",
-    )  # fmt: skip
+        "command_timeout",
+        "connections",
+        "data_timeout",
+        "dates",
+        "hostname",
+        "limits",
+        "loop",
+        "on_accepted",
+        "rules_for",
+        "spool",
+        "timer_period_s",
+    )
 
     def __init__(
         self,

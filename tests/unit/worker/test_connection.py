@@ -1,0 +1,310 @@
+"""A connection over a real socket with a spool that answers when the test says so."""
+
+import socket
+
+import pytest
+
+from smtpd.errors import ShardBrokenError, SpoolFullError
+from smtpd.net.loop import Loop
+from smtpd.proto.rules import NoChecks, Rules
+from smtpd.proto.dialogue import Peer
+from smtpd.proto.trace import DateText
+from smtpd.settings import LimitsSettings
+from smtpd.spool.base import SpoolItem
+from smtpd.worker.connection import Connection
+from smtpd.worker.service import Service
+
+MAIL = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
+
+
+class Account:
+    """Writes down what it is told."""
+
+    is_logging = True
+
+    def __init__(self):
+        self.told = []
+        self.tally = []
+
+    def count_tally(self, tally, counts):
+        self.tally += tally
+        tally.clear()
+
+    def __getattr__(self, name):
+        return lambda *args: self.told.append((name, *args))
+
+
+class Writer:
+    wants_body = True
+    on_drain = None
+
+    def __init__(self, queue_id, envelope):
+        self.queue_id, self.envelope = queue_id, envelope
+        self.chunks = []
+        self.takes = True
+        self.is_aborted = False
+
+    def write(self, chunk):
+        self.chunks.append(chunk)
+        return self.takes
+
+    def abort(self):
+        self.is_aborted = True
+
+
+class Spool:
+    is_full = False
+
+    def __init__(self):
+        self.writers, self.commits, self.settled = [], [], []
+
+    def next_queue_id(self):
+        return f"ID{len(self.writers)}"
+
+    def begin(self, queue_id, envelope):
+        self.writers.append(Writer(queue_id, envelope))
+        return self.writers[-1]
+
+    def commit(self, writer, done):
+        self.commits.append((writer, done))
+
+    def settle(self, item, outcomes, due_s, is_held, done):
+        self.settled.append(item)
+        done(None)
+
+
+class Rig:
+    def __init__(self, **limits):
+        self.loop = Loop()
+        self.spool, self.account, self.accepted = Spool(), Account(), []
+        settings = LimitsSettings(**limits)
+        rules = Rules("mx.example.net", settings, NoChecks())
+        self.service = Service(
+            self.loop, settings, self.spool, self.account, lambda peer: rules, self.accepted.append, "mx.example.net", DateText(), set()
+        )
+        server = socket.create_server(("127.0.0.1", 0))
+        self.client = socket.create_connection(server.getsockname())
+        ours, address = server.accept()
+        server.close()
+        ours.setblocking(False)
+        self.client.setblocking(False)
+        self.connection = Connection(self.service, ours.detach(), Peer(*address[:2]))
+        self.connection.start()
+        self.received = b""
+
+    def turn(self, count=5):
+        for _ in range(count):
+            self.loop.turn(0.01)
+        try:
+            self.received += self.client.recv(1 << 16)
+        except BlockingIOError:
+            pass
+
+    def say(self, octets, expected):
+        """Send, and turn until the reply ends with `expected`; return the whole of it."""
+        self.received = b""
+        self.client.sendall(octets)
+        for _ in range(100):
+            self.turn(1)
+            if expected in self.received:
+                return self.received
+        raise AssertionError(f"{expected!r} is not in {self.received!r}")
+
+    def send_mail(self, body=b"Subject: x\r\n\r\nhello\r\n"):
+        """Up to the final dot; the spool is asked and has not answered."""
+        self.say(b"EHLO client.example\r\n", b"250 ")
+        self.say(MAIL, b"354")
+        asked = len(self.spool.commits)
+        self.client.sendall(body + b".\r\n")
+        for _ in range(100):
+            self.turn(1)
+            if len(self.spool.commits) > asked:
+                return self.spool.commits[-1]
+        raise AssertionError("no commit")
+
+    def close(self):
+        self.client.close()
+        self.connection.stream.destroy()
+        self.loop.close()
+
+
+@pytest.fixture
+def rig():
+    rigs = []
+
+    def make(**limits):
+        rigs.append(Rig(**limits))
+        rigs[-1].turn()
+        return rigs[-1]
+
+    yield make
+    for one in rigs:
+        one.close()
+
+
+def item_of(writer):
+    return SpoolItem(writer.queue_id, writer.envelope, 1, 1, None)
+
+
+def test_250_comes_after_the_commit_and_not_before(rig):
+    r = rig()
+    writer, done = r.send_mail()
+    r.received = b""
+    r.turn()
+    assert r.received == b""
+    done(item_of(writer), None)
+    r.turn()
+    assert r.received == b"250 2.0.0 Ok: queued as ID0\r\n"
+    assert [item.queue_id for item in r.accepted] == ["ID0"]
+
+
+def test_body_has_one_received_field_and_then_the_content(rig):
+    r = rig()
+    writer, _ = r.send_mail(b"Message-ID: <1@example.com>\r\n\r\n..dot\r\n")
+    whole = b"".join(writer.chunks)
+    assert whole.startswith(b"Received: from client.example (unknown [127.0.0.1])\r\n\tby mx.example.net (smtpd) with ESMTP id ID0\r\n")
+    assert whole.endswith(b"\r\nMessage-ID: <1@example.com>\r\n\r\n.dot\r\n")
+    assert whole.count(b"Received:") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reply"),
+    [(SpoolFullError("full"), b"452 4.3.1"), (ShardBrokenError("broken"), b"451 4.3.0")],
+)
+def test_failed_commit_is_a_temporary_failure_and_nothing_is_passed_on(rig, error, reply):
+    r = rig()
+    _, done = r.send_mail()
+    done(None, error)
+    r.turn()
+    assert r.received.endswith(reply + r.received[r.received.rindex(reply) + len(reply) :])
+    assert reply in r.received
+    assert r.accepted == []
+    assert r.say(MAIL, b"354")  # the session goes on, with a new transaction
+
+
+def test_half_closed_client_still_gets_its_reply_and_its_mail_is_kept(rig):
+    r = rig()
+    writer, done = r.send_mail()
+    r.client.shutdown(socket.SHUT_WR)
+    r.received = b""
+    r.turn()
+    done(item_of(writer), None)
+    r.turn()
+    assert r.received.startswith(b"250 2.0.0")
+    assert len(r.accepted) == 1
+
+
+def test_client_gone_during_the_body_leaves_nothing(rig):
+    r = rig()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(MAIL, b"354")
+    r.client.sendall(b"half a mail\r\n")
+    r.turn()
+    r.client.close()
+    r.turn()
+    assert r.spool.writers[0].is_aborted
+    assert r.spool.commits == []
+    assert not r.service.connections
+
+
+def test_client_gone_after_the_commit_began_keeps_the_mail(rig):
+    r = rig()
+    writer, done = r.send_mail()
+    r.connection.stream.destroy()
+    done(item_of(writer), None)
+    assert [item.queue_id for item in r.accepted] == ["ID0"]
+
+
+def test_commit_that_takes_too_long_is_451_and_a_late_success_is_taken_back(rig):
+    r = rig(end_of_data_timeout=0.05)
+    writer, done = r.send_mail()
+    for _ in range(200):
+        if b"451 4.3.0" in r.received:
+            break
+        r.turn(1)
+    assert b"451 4.3.0" in r.received
+    done(item_of(writer), None)
+    assert r.accepted == []
+    assert [item.queue_id for item in r.spool.settled] == ["ID0"]
+
+
+def test_spool_that_is_behind_stops_the_reading(rig):
+    r = rig()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(MAIL, b"354")
+    writer = r.spool.writers[0]
+    writer.takes = False
+    r.client.sendall(b"first\r\n")
+    r.turn()
+    before = len(writer.chunks)
+    r.client.sendall(b"second\r\n")
+    r.turn()
+    assert len(writer.chunks) == before
+    writer.takes = True
+    writer.on_drain()
+    r.turn()
+    assert b"".join(writer.chunks).endswith(b"first\r\nsecond\r\n")
+
+
+def test_commands_behind_the_final_dot_wait_for_the_commit(rig):
+    r = rig()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(MAIL, b"354")
+    r.received = b""
+    r.client.sendall(b"x\r\n.\r\nNOOP\r\nQUIT\r\n")
+    r.turn()
+    assert r.received == b""
+    writer, done = r.spool.commits[0]
+    done(item_of(writer), None)
+    r.turn()
+    assert [line[:3] for line in r.received.splitlines()] == [b"250", b"250", b"221"]
+
+
+def test_idle_client_gets_421_and_the_connection_ends(rig):
+    r = rig(command_timeout=0.05)
+    for _ in range(300):
+        if b"421 4.4.2" in r.received:
+            break
+        r.turn(1)
+    assert b"421 4.4.2" in r.received
+    assert ("timed_out", "CONNECT", r.connection.client) in r.account.told
+
+
+def test_command_that_trickles_has_a_deadline(rig):
+    r = rig(command_deadline=0.08, command_timeout=10)
+    for _ in range(300):
+        if b"421 4.4.2" in r.received:
+            break
+        r.client.send(b"x")
+        r.turn(1)
+    assert b"421 4.4.2" in r.received
+
+
+def test_draining_finishes_the_transaction_then_says_421(rig):
+    r = rig()
+    writer, done = r.send_mail()
+    r.connection.drain()
+    r.received = b""
+    r.turn()
+    assert r.received == b""
+    done(item_of(writer), None)
+    r.turn()
+    assert [line[:3] for line in r.received.splitlines()] == [b"250", b"421"]
+    assert len(r.accepted) == 1
+
+
+def test_drain_between_transactions_is_421_at_once(rig):
+    r = rig()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.connection.drain()
+    r.received = b""
+    r.turn()
+    assert r.received.startswith(b"421 4.3.2")
+
+
+def test_soft_errors_delay_replies_and_hard_errors_end_it(rig):
+    r = rig(soft_errors=2, hard_errors=3, error_delay=0.02)
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(b"RCPT\r\n", b"503")
+    r.say(b"RCPT\r\n", b"503")
+    assert r.say(b"RCPT\r\n", b"421 4.7.0")
