@@ -85,10 +85,12 @@ class BodyWriter(Protocol):
 
 
 class SpoolShard(Protocol):
-    """`count` is the number of mails in custody, `next_due_s` the Unix time of the earliest deferred one."""
+    """`count` is the number of mails in custody, `next_due_s` the Unix time of the earliest deferred one, `next_row` the row
+    number of the next mail to arrive."""
 
     number: int
     count: int
+    next_row: int
     next_due_s: float | None
 
 

@@ -60,6 +60,7 @@ class Batch:
         "removed",
         "removed_files",
         "settled",
+        "spill_directory",
         "writers",
     )
 
@@ -68,6 +69,7 @@ class Batch:
         self.bodies: list[Any] = []  # id, data of each that is not spilled
         self.body_bytes = 0
         self.writers: list[SqliteWriter] = []
+        self.spill_directory = ""  # where the files of the spilled ones lie, if there are any
         self.removed: list[int] = []
         self.removed_files: list[str] = []  # queue ids of removed mails with a spill file
         self.kept: list[Any] = []  # id, due, held, attempts, outcomes of each
@@ -89,6 +91,7 @@ class Batch:
         self.bodies += later.bodies
         self.body_bytes += later.body_bytes
         self.writers += later.writers
+        self.spill_directory = self.spill_directory or later.spill_directory
         self.merge_settlements(later)
         self.claims += later.claims
         self.reads += later.reads

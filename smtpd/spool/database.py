@@ -65,7 +65,7 @@ def _is_out_of_space(directory: str) -> bool:
 class ShardDatabase:
     """`mail.db` in the directory of a shard whose lock the caller holds.
 
-    `count` and `next_row` are the state at opening; `next_due_s`, `has_recovered` and `free_pages` are kept up to date.
+    `count` is the state at opening; `next_row`, `next_due_s`, `has_recovered` and `free_pages` are kept up to date.
     """
 
     def __init__(self, directory: str, pragmas: schema.Pragmas = schema.DEFAULT_PRAGMAS) -> None:
@@ -81,8 +81,12 @@ class ShardDatabase:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
         self.connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, cached_statements=1024)
         try:
+            # before anything is read, so that the WAL's index lies in memory and nobody else gets in
+            self.connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
+            is_new = self._check_format()
             self._configure()
-            self._check_format()
+            if is_new:
+                self._make_tables()
             self._load_state()
         except BaseException:
             self.connection.close()
@@ -99,7 +103,6 @@ class ShardDatabase:
         for pragma in (
             f"page_size = {pragmas.page_bytes}",
             f"auto_vacuum = {'INCREMENTAL' if pragmas.is_incremental else 'NONE'}",
-            "locking_mode = EXCLUSIVE",  # the WAL's index lies in memory, and nobody else gets in
             "journal_mode = WAL",
             "synchronous = FULL",
             "wal_autocheckpoint = 0",
@@ -111,15 +114,10 @@ class ShardDatabase:
         ):
             connection.execute("PRAGMA " + pragma).fetchall()
 
-    def _check_format(self) -> None:
+    def _check_format(self) -> bool:
+        """Whether there are no tables yet; a strange database is refused before anything of it could change."""
         if self._number("PRAGMA user_version") == 0 and self._number("SELECT count(*) FROM sqlite_schema") == 0:
-            self.connection.execute("BEGIN IMMEDIATE")
-            for statement in schema.TABLES:
-                self.connection.execute(statement)
-            self.connection.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
-            self.connection.execute(f"PRAGMA user_version = {schema.FORMAT}")
-            self.connection.execute("COMMIT")
-            return
+            return True
         if self._number("PRAGMA application_id") != schema.APPLICATION_ID:
             raise ShardFormatError(f"{self.directory}: {lock.DATABASE} is not a mail shard; it is left alone")
         version = self._number("PRAGMA user_version")
@@ -127,6 +125,16 @@ class ShardDatabase:
             raise ShardFormatError(
                 f"{self.directory}: format {version} is newer than this program's {schema.FORMAT}; it is left alone"
             )
+        return False
+
+    def _make_tables(self) -> None:
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        for statement in schema.TABLES:
+            execute(statement)
+        execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        execute(f"PRAGMA user_version = {schema.FORMAT}")
+        execute("COMMIT")
 
     def _load_state(self) -> None:
         self.page_bytes = self._number("PRAGMA page_size")
@@ -144,7 +152,7 @@ class ShardDatabase:
             if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_CORRUPT:
                 raise
             self.is_damaged = True  # what can still be read is worth a new shard
-        self._recovered_upto = last_row if self.count else 0  # NULL in `due` up to here: nobody's lease
+        self._recovered_upto = last_row if self.count or self.is_damaged else 0  # NULL in `due` up to here: nobody's lease
         self._recovered_from = 0
         self._leased_early: set[int] = set()
 
@@ -198,7 +206,8 @@ class ShardDatabase:
             self._load_next_due()
 
     def take_over_recovery(self, older: ShardDatabase) -> None:
-        """Go on with what `older`, whose rows are all here now, had still to hand out."""
+        """Go on with what `older`, whose rows are all here now, had still to hand out; counts anew."""
+        self.count = self._number("SELECT count(*) FROM mail")
         self._recovered_from, self._recovered_upto = older._recovered_from, older._recovered_upto
         self._leased_early |= older._leased_early
         self._load_next_due()
@@ -265,6 +274,10 @@ class ShardDatabase:
             self._wal_factor = min(8.0, max(0.25, seen))
         self._estimated_wal_bytes = 0.0
         self._is_wal_known = True
+        self.count_free_pages()
+
+    def count_free_pages(self) -> None:
+        """Bring `free_pages` up to date: a number in the file's header."""
         self.free_pages = self._number("PRAGMA freelist_count")
 
     def give_back(self, pages: int) -> None:
@@ -274,7 +287,7 @@ class ShardDatabase:
         """
         self.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
         self._estimated_wal_bytes += pages * self.page_bytes
-        self.free_pages = self._number("PRAGMA freelist_count")
+        self.count_free_pages()
 
     def read_body(self, row: int) -> bytes | None:
         """Return a body that lies in the database, None if the mail isn't there; raises sqlite3.Error."""

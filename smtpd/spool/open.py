@@ -77,7 +77,7 @@ def make_spool_directory(path: str) -> None:
         if os.geteuid() not in (found.st_uid, 0) or found.st_mode & 0o022:
             raise StartupError(f"spool: {path} belongs to another user or can be written by others", os.EX_NOPERM)
         lock.make_directory(os.path.join(path, lock.SHARDS))
-        lock.sync_directory(path)
+        lock.sync_directory(os.path.realpath(path))
     except PermissionError as error:
         raise StartupError(f"spool: {error}", os.EX_NOPERM) from None
     except (OSError, SpoolError) as error:

@@ -30,6 +30,7 @@ _RETRY_S = 1.0  # between attempts to get on after a full or broken disk
 _KEPT_FREE_BYTES = 64 << 20  # free pages that stay in the file: to give them back and take them again costs writes
 _GIVE_BACK_BYTES = 1 << 20  # of one step
 _GIVE_BACK_PAUSE_S = 0.01
+_FREE_LOOK_S = 0.5  # how soon after a removal free pages are counted
 
 
 class Shard:
@@ -51,6 +52,7 @@ class Shard:
         self.salvages: list[Salvage] = []
         self.retained: Batch | None = None  # settlements that found no room on the disk
         self.is_giving_back = False
+        self.look_at_s = 0.0  # when free pages are to be counted again, 0: not needed
         self.free_bytes = database.free_pages * database.page_bytes  # read by the loop thread
 
 
@@ -63,8 +65,8 @@ class ShardOwner(Protocol):
     def on_renewed(self, shard: Shard, number: int, spill_directory: str) -> None:
         """The shard goes on in another directory."""
 
-    def on_salvaged(self, shard: Shard, lost: int, next_due_s: float | None, has_recovered: bool) -> None:
-        """All mail of a broken database is in the present one, but for `lost` mails."""
+    def on_salvaged(self, shard: Shard, count: int, next_due_s: float | None, has_recovered: bool) -> None:
+        """All mail of a broken database that can be read is in the present one, which holds `count` mails."""
 
     def on_report(self, level: str, text: str) -> None:
         """Something for the log; level is "info", "warning" or "error"."""
@@ -183,8 +185,9 @@ class ShardThread:
                 return 0.0
             if shard.salvages or shard.retained is not None or shard.database is None:
                 patience_s = max(0.01, self._retry_at_s - time.monotonic())
-            elif shard.is_giving_back:
-                patience_s = _GIVE_BACK_PAUSE_S if patience_s is None else min(_GIVE_BACK_PAUSE_S, patience_s)
+            elif shard.is_giving_back or shard.look_at_s:
+                pause_s = _GIVE_BACK_PAUSE_S if shard.is_giving_back else _FREE_LOOK_S
+                patience_s = pause_s if patience_s is None else min(pause_s, patience_s)
         return patience_s
 
     def _commit_group(self, shard: Shard, batch: Batch) -> None:
@@ -196,9 +199,13 @@ class ShardThread:
         elif batch.writes:
             started_s = time.monotonic()
             try:
+                if batch.spill_directory not in ("", database.spill_directory):
+                    raise SpoolError("the shard broke after a large mail was written to its spill directory")
                 database.commit(batch)
             except FAILURES as error:
                 self._on_commit_failure(shard, batch, failure_of(error, database.directory))
+            if batch.removed and not shard.look_at_s:
+                shard.look_at_s = started_s + _FREE_LOOK_S
             if self._observe_commit is not None and batch.error is None:
                 settled = len(batch.settled)
                 self._observe_commit(time.monotonic() - started_s, len(batch.writers), settled)
@@ -217,6 +224,8 @@ class ShardThread:
         )
         if database is not None and database.is_checkpoint_due:
             self._checkpoint(shard, database)
+            if shard.is_giving_back and shard.database is database:
+                self._give_back(shard, database)  # under load, too, but only a step for each checkpoint
 
     def _on_commit_failure(self, shard: Shard, batch: Batch, failure: SpoolError) -> None:
         """Settlements never fail: they are noted for the salvage, or kept until the disk has room again."""
@@ -280,16 +289,18 @@ class ShardThread:
             if isinstance(failure, ShardBrokenError):
                 self._break(shard, failure)
             return  # a full disk: the WAL goes on, and the next commit tells
+        self._note_free(shard, database)
+
+    def _note_free(self, shard: Shard, database: ShardDatabase) -> None:
+        shard.look_at_s = 0.0
         shard.free_bytes = database.free_pages * database.page_bytes
-        was_giving_back = shard.is_giving_back
         shard.is_giving_back = shard.free_bytes > _KEPT_FREE_BYTES and self._pragmas.is_incremental
-        if was_giving_back and shard.is_giving_back and not self._turns.empty():
-            self._give_back(shard, database)  # under load, too, but only a step for each checkpoint
 
     # --- what is done between commits --------------------------------------------------------------------------------
 
     def _do_chores(self) -> None:
-        is_late = time.monotonic() >= self._retry_at_s
+        now_s = time.monotonic()
+        is_late = now_s >= self._retry_at_s
         self._retry_at_s = 0.0 if is_late else self._retry_at_s
         for shard in list(self._shards):
             if is_late and shard.database is None:
@@ -299,8 +310,13 @@ class ShardThread:
                 self._commit_group(shard, settlements)
             if is_late and shard.salvages and shard.database is not None:
                 self._copy(shard, shard.salvages[0], shard.database)
-            if shard.is_giving_back and shard.database is not None and self._turns.empty():
+            if shard.database is None or not self._turns.empty():
+                continue
+            if shard.is_giving_back:
                 self._give_back(shard, shard.database)
+            elif shard.look_at_s and now_s >= shard.look_at_s:
+                shard.database.count_free_pages()
+                self._note_free(shard, shard.database)
 
     def _give_back(self, shard: Shard, database: ShardDatabase) -> None:
         try:
@@ -367,7 +383,7 @@ class ShardThread:
             shard.salvages.remove(salvage)
             for text in salvage.finish():
                 self._report("error", text)
-            self._post(self._owner.on_salvaged, shard, salvage.lost, database.next_due_s, database.has_recovered)
+            self._post(self._owner.on_salvaged, shard, database.count, database.next_due_s, database.has_recovered)
 
     def _report(self, level: str, text: str) -> None:
         self._post(self._owner.on_report, level, text)

@@ -135,7 +135,7 @@ class SqliteSpool:
                 error = SpoolError("the spool is closed")
                 spill.abort()
             if error is None:
-                self._insert(writer, 1)
+                self._insert(writer, 1).spill_directory = spill.directory
             else:
                 self._fail(done, error)
 
@@ -354,8 +354,8 @@ class SqliteSpool:
             self._ids = QueueIdMaker(self._node, number, self._ids.last_us)
         self._log.warning("spool", f"mail goes to shard {number:04d} now")
 
-    def on_salvaged(self, shard: Shard, lost: int, next_due_s: float | None, has_recovered: bool) -> None:
-        shard.count -= lost
+    def on_salvaged(self, shard: Shard, count: int, next_due_s: float | None, has_recovered: bool) -> None:
+        shard.count = count
         shard.next_due_s = next_due_s
         shard.has_recovered = has_recovered
         self._log.warning("spool", f"shard {shard.number:04d} holds all mail of the broken one that could be read")
