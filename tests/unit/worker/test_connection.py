@@ -1,34 +1,30 @@
 """A connection over a real socket with a spool that answers when the test says so."""
 
 import socket
+import time
 
 import pytest
 
 from smtpd.errors import ShardBrokenError, SpoolFullError
+from smtpd.metrics.slab import LOOP, CellIndex, Slabs
 from smtpd.net.loop import Loop
-from smtpd.proto.rules import NoChecks, Rules
 from smtpd.proto.dialogue import Peer
+from smtpd.proto.rules import NoChecks, Rules
 from smtpd.proto.trace import DateText
 from smtpd.settings import LimitsSettings
 from smtpd.spool.base import SpoolItem
+from smtpd.worker.account import ListenerAccount
 from smtpd.worker.connection import Connection
 from smtpd.worker.service import Service
 
 MAIL = b"MAIL FROM:<a@example.com>\r\nRCPT TO:<b@example.org>\r\nDATA\r\n"
 
 
-class Account:
+class Log:
     """Writes down what it is told."""
-
-    is_logging = True
 
     def __init__(self):
         self.told = []
-        self.tally = []
-
-    def count_tally(self, tally, counts):
-        self.tally += tally
-        tally.clear()
 
     def __getattr__(self, name):
         return lambda *args: self.told.append((name, *args))
@@ -76,11 +72,25 @@ class Spool:
 class Rig:
     def __init__(self, **limits):
         self.loop = Loop()
-        self.spool, self.account, self.accepted = Spool(), Account(), []
+        self.spool, self.log, self.accepted = Spool(), Log(), []
+        index = CellIndex()
+        index.prepare(listeners=["mx"])
+        slabs = Slabs(index)
+        self.cells = slabs.cells(slabs.take_bank(0), LOOP)
+        self.index = index
+        account = ListenerAccount("mx", self.cells, index, self.log, True)
         settings = LimitsSettings(**limits)
         rules = Rules("mx.example.net", settings, NoChecks())
         self.service = Service(
-            self.loop, settings, self.spool, self.account, lambda peer: rules, self.accepted.append, "mx.example.net", DateText(), set()
+            self.loop,
+            settings,
+            self.spool,
+            account,
+            lambda peer: rules,
+            self.accepted.append,
+            "mx.example.net",
+            DateText(),
+            set(),
         )
         server = socket.create_server(("127.0.0.1", 0))
         self.client = socket.create_connection(server.getsockname())
@@ -99,6 +109,15 @@ class Rig:
             self.received += self.client.recv(1 << 16)
         except BlockingIOError:
             pass
+
+    def turn_until_received(self, expected, trickle=b""):
+        """Turn, sending `trickle` in each, until `expected` came."""
+        give_up_at = time.monotonic() + 20
+        while expected not in self.received:
+            assert time.monotonic() < give_up_at, f"{expected!r} is not in {self.received!r}"
+            if trickle:
+                self.client.send(trickle)
+            self.turn(1)
 
     def say(self, octets, expected):
         """Send, and turn until the reply ends with `expected`; return the whole of it."""
@@ -162,7 +181,9 @@ def test_body_has_one_received_field_and_then_the_content(rig):
     r = rig()
     writer, _ = r.send_mail(b"Message-ID: <1@example.com>\r\n\r\n..dot\r\n")
     whole = b"".join(writer.chunks)
-    assert whole.startswith(b"Received: from client.example (unknown [127.0.0.1])\r\n\tby mx.example.net (smtpd) with ESMTP id ID0\r\n")
+    assert whole.startswith(
+        b"Received: from client.example (unknown [127.0.0.1])\r\n\tby mx.example.net (smtpd) with ESMTP id ID0\r\n"
+    )
     assert whole.endswith(b"\r\nMessage-ID: <1@example.com>\r\n\r\n.dot\r\n")
     assert whole.count(b"Received:") == 1
 
@@ -176,7 +197,6 @@ def test_failed_commit_is_a_temporary_failure_and_nothing_is_passed_on(rig, erro
     _, done = r.send_mail()
     done(None, error)
     r.turn()
-    assert r.received.endswith(reply + r.received[r.received.rindex(reply) + len(reply) :])
     assert reply in r.received
     assert r.accepted == []
     assert r.say(MAIL, b"354")  # the session goes on, with a new transaction
@@ -201,7 +221,8 @@ def test_client_gone_during_the_body_leaves_nothing(rig):
     r.client.sendall(b"half a mail\r\n")
     r.turn()
     r.client.close()
-    r.turn()
+    for _ in range(5):
+        r.loop.turn(0.01)
     assert r.spool.writers[0].is_aborted
     assert r.spool.commits == []
     assert not r.service.connections
@@ -218,11 +239,7 @@ def test_client_gone_after_the_commit_began_keeps_the_mail(rig):
 def test_commit_that_takes_too_long_is_451_and_a_late_success_is_taken_back(rig):
     r = rig(end_of_data_timeout=0.05)
     writer, done = r.send_mail()
-    for _ in range(200):
-        if b"451 4.3.0" in r.received:
-            break
-        r.turn(1)
-    assert b"451 4.3.0" in r.received
+    r.turn_until_received(b"451 4.3.0")
     done(item_of(writer), None)
     assert r.accepted == []
     assert [item.queue_id for item in r.spool.settled] == ["ID0"]
@@ -262,22 +279,13 @@ def test_commands_behind_the_final_dot_wait_for_the_commit(rig):
 
 def test_idle_client_gets_421_and_the_connection_ends(rig):
     r = rig(command_timeout=0.05)
-    for _ in range(300):
-        if b"421 4.4.2" in r.received:
-            break
-        r.turn(1)
-    assert b"421 4.4.2" in r.received
-    assert ("timed_out", "CONNECT", r.connection.client) in r.account.told
+    r.turn_until_received(b"421 4.4.2")
+    assert ("timeout", "CONNECT", r.connection.client) in r.log.told
 
 
 def test_command_that_trickles_has_a_deadline(rig):
     r = rig(command_deadline=0.08, command_timeout=10)
-    for _ in range(300):
-        if b"421 4.4.2" in r.received:
-            break
-        r.client.send(b"x")
-        r.turn(1)
-    assert b"421 4.4.2" in r.received
+    r.turn_until_received(b"421 4.4.2", trickle=b"x")
 
 
 def test_draining_finishes_the_transaction_then_says_421(rig):
