@@ -30,7 +30,7 @@ def test_common_forward_path() -> None:
     [b"", b"<", b"<>", b"<a>", b"<a@>", b"<@b>", b"<a@b", b"a@b", b" <a@b>", b"<a@b>x", b"<a%c@b>", b"<c!a@b>", b'<"a"@b>',
      b"<a..b@c>",     b"<.a@b>", b"<a.@b>", b"<a@b.>", b"<a@b..c>", b"<a@-b>", b"<a@b->", b"<a@[1.2.3.4]>", b"<a@b_c>",
      b"<\xc3\xa9@b>",
-     b"<a@\xc3\xa9>",     b"<@c:a@b>", b"<a@b@c>", b"<a\0@b>", b"<" + b"l" * 65 + b"@b>", b"<a@" + b"d" * 64 + b">", 
+     b"<a@\xc3\xa9>",     b"<@c:a@b>", b"<a@b@c>", b"<a\0@b>", b"<" + b"l" * 65 + b"@b>", b"<a@" + b"d" * 64 + b">",
      b"<a@" + b"d." * 127 + b"dd>",
      b"<postmaster>", b">[[D", b"<" * 1000],
 )  # fmt: skip
