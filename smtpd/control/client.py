@@ -1,0 +1,163 @@
+"""Asks all workers of a running server over their control sockets, and reads the shards that nobody owns by itself.
+
+For the command line: blocking, one worker after the other, an entry at a time, so that a queue of any length takes no memory.
+What could not be asked is told in `problems`, one text each; nothing is raised for it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from smtpd.control.answer import list_answer, show_answer
+from smtpd.control.wire import QueueEntry, Request, decode_line, encode_line
+from smtpd.errors import ShardBusyError, SpoolError
+from smtpd.mail.queue_id import parse_queue_id
+from smtpd.spool.lock import shard_number
+from smtpd.spool.query import open_stopped_shard, shard_dirs
+
+TIMEOUT_S = 60.0
+_SOCKET_NAME = re.compile(r"worker-(\d+)-(\d+)\.sock")
+_LINE_MAX_BYTES = 1 << 30  # a mail with a million recipients
+
+
+class QueueReader:
+    """`problems` grows while entries are read. `run_dir` and `spool_path` are the configuration's."""
+
+    def __init__(self, run_dir: str, spool_path: str) -> None:
+        self.problems: list[str] = []
+        self._run_dir = run_dir
+        self._spool_path = spool_path
+        self._asked_pids: set[int] = set()
+
+    def entries(self, request: Request) -> Iterator[QueueEntry]:
+        """Yield what the filter of a "list" wants, worker by worker and shard by shard, oldest first in each."""
+        for path, pid in self._sockets():
+            yield from self._ask(path, pid, request)
+        now_s = time.time()
+        for directory in shard_dirs(self._spool_path):
+            with self._stopped_shard(directory) as connection:
+                if connection is not None:
+                    yield from self._list_stopped(connection, directory, request, now_s)
+
+    def find(self, queue_id: str) -> QueueEntry | None:
+        """Return one mail with all that is known of it, None if it isn't in the queue."""
+        request = Request("show", queue_id=queue_id)
+        for path, pid in self._sockets():
+            for entry in self._ask(path, pid, request):
+                return entry
+        for directory in self._likely_first(queue_id):
+            with self._stopped_shard(directory) as connection:
+                line = show_answer(connection, shard_number(directory), queue_id) if connection is not None else b""
+                if line:
+                    return decode_line(line).mail
+        return None
+
+    # --- running -----------------------------------------------------------------------------------------------------
+
+    def _sockets(self) -> list[tuple[str, int]]:
+        found = []
+        try:
+            names = os.listdir(self._run_dir)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            self.problems.append(f"{self._run_dir}: {error.strerror}")
+            names = []
+        for name in names:
+            match = _SOCKET_NAME.fullmatch(name)
+            if match is not None:
+                found.append((int(match[1]), int(match[2]), os.path.join(self._run_dir, name)))
+        return [(path, pid) for _, pid, path in sorted(found)]
+
+    def _ask(self, path: str, pid: int, request: Request) -> Iterator[QueueEntry]:
+        """Yield a worker's entries; an end before its time is a problem."""
+        try:
+            connection = _connect(path)
+        except ConnectionRefusedError:
+            self.problems.append(f"{path}: nobody listens there any more")
+            return
+        except FileNotFoundError:  # ended between the look and the call; its shard is free
+            return
+        except OSError as error:
+            self.problems.append(f"{path}: {error.strerror or error}")
+            return
+        self._asked_pids.add(pid)
+        with connection, connection.makefile("rb") as answer:
+            try:
+                connection.sendall(encode_line(request))
+                while text := answer.readline(_LINE_MAX_BYTES):
+                    line = decode_line(text)
+                    if line.mail is not None:
+                        yield line.mail
+                    elif line.end:
+                        return
+                    else:
+                        self.problems.append(f"{path}: {line.error}")
+                        return
+            except (OSError, msgspec.MsgspecError) as error:
+                self.problems.append(f"{path}: {error}")
+                return
+        self.problems.append(f"{path}: the worker ended before its answer did")
+
+    # --- stopped -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _stopped_shard(self, directory: str) -> Iterator[sqlite3.Connection | None]:
+        """Give the connection of a shard that nobody owns, None (with a problem, unless a worker answers for it) otherwise."""
+        is_given = False
+        try:
+            with open_stopped_shard(directory) as connection:
+                is_given = True
+                yield connection
+        except ShardBusyError as error:
+            if error.holder not in self._asked_pids:
+                self.problems.append(f"{directory}: held by process {error.holder or 'unknown'}, which can't be asked")
+        except (SpoolError, OSError, msgspec.MsgspecError) as error:
+            self.problems.append(f"{directory}: {error}")
+        if not is_given:
+            yield None
+
+    def _list_stopped(
+        self, connection: sqlite3.Connection, directory: str, request: Request, now_s: float
+    ) -> Iterator[QueueEntry]:
+        after_row = 0
+        while True:
+            page = list_answer(connection, shard_number(directory), request.filter, now_s, after_row)
+            for text in page.data.splitlines():
+                mail = decode_line(text).mail
+                if mail is not None:
+                    yield mail
+            if page.is_last:
+                return
+            after_row = page.last_row
+
+    def _likely_first(self, queue_id: str) -> list[str]:
+        try:
+            _, _, shard = parse_queue_id(queue_id)
+        except ValueError:
+            return []
+        return sorted(shard_dirs(self._spool_path), key=lambda directory: shard_number(directory) != shard)
+
+
+def _connect(path: str) -> socket.socket:
+    """Return a connection to the socket at `path`, which may be longer than a socket's address may."""
+    folder, name = os.path.split(path)
+    folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(f"/proc/self/fd/{folder_fd}/{name}")
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(folder_fd)
+    return connection

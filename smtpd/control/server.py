@@ -1,0 +1,242 @@
+"""The worker's control socket: answers the queue commands from the worker's own shards, page by page.
+
+Owns run_dir/worker-SLOT-PID.sock (0660: who may read the queue is decided by the directory's owner and group) and its clients.
+A page is asked for only when the one before has left, so neither a large queue nor a slow reader takes memory; between pages the
+shard thread commits and the loop serves mail. Garbage, oversized requests and late clients are refused; none of it is fatal.
+Without its socket a worker serves on: `report` gets the reason.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import time
+from collections.abc import Callable
+from functools import partial
+
+import msgspec
+
+from smtpd import _io
+from smtpd.control.answer import Page, list_answer, show_answer
+from smtpd.control.wire import END_LINE, REQUEST_MAX_BYTES, Line, Request, decode_request, encode_line
+from smtpd.errors import SpoolError
+from smtpd.net.loop import Loop, Timer
+from smtpd.net.stream import Stream, StreamOwner
+from smtpd.spool.base import Spool, SpoolShard
+
+CLIENTS_MAX = 16
+REQUEST_TIMEOUT_S = 10.0
+PROGRESS_TIMEOUT_S = 60.0  # a reader that takes nothing for so long is gone
+_MODE = 0o660
+_PAUSE_S = 1.0  # before accepting again when descriptors are short
+
+
+def _ignore(text: str) -> None:
+    """Where nobody listens."""
+
+
+class ControlServer:
+    """`start` makes the socket, `close` removes it. `path` is where it is."""
+
+    def __init__(self, loop: Loop, spool: Spool, run_dir: str, slot: int, report: Callable[[str], object] = _ignore) -> None:
+        self.loop = loop
+        self.spool = spool
+        self.path = os.path.join(run_dir, f"worker-{slot}-{os.getpid()}.sock")
+        self.clients: set[ControlClient] = set()
+        self._report = report
+        self._socket: socket.socket | None = None
+
+    def start(self) -> None:
+        """Listen; a failure is reported, not raised."""
+        try:
+            self._socket = _listen(self.path)
+        except OSError as error:
+            self._report(f"no control socket, `smtpd queue` can't see this worker: {self.path}: {error.strerror or error}")
+            return
+        self.loop.add_reader(self._socket.fileno(), self._on_connection)
+
+    def close(self) -> None:
+        """Stop listening and let go of all clients."""
+        listening, self._socket = self._socket, None
+        if listening is None:
+            return
+        self.loop.forget(listening.fileno())
+        listening.close()
+        try:
+            os.unlink(self.path)
+        except OSError:  # gone with its directory, or never ours to remove
+            pass
+        for client in list(self.clients):
+            client.stream.destroy()
+
+    def _on_connection(self) -> None:
+        if self._socket is None:
+            return
+        fd, _ = _io.accept(self._socket.fileno())
+        if fd < 0:
+            if -fd in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                self.loop.remove_reader(self._socket.fileno())
+                self.loop.call_later(_PAUSE_S, self._accept_again)
+            return
+        client = ControlClient(self, fd)
+        if len(self.clients) >= CLIENTS_MAX:
+            client.refuse("too many queue commands at once, try again")
+        else:
+            client.start()
+
+    def _accept_again(self) -> None:
+        if self._socket is not None:
+            self.loop.add_reader(self._socket.fileno(), self._on_connection)
+
+
+class ControlClient(StreamOwner):
+    """One connection: reads one request, streams its answer, closes."""
+
+    def __init__(self, server: ControlServer, fd: int) -> None:
+        self.stream = Stream(server.loop, fd, self)
+        self._server = server
+        self._input = bytearray()
+        self._timer: Timer | None = None
+        self._next: Callable[[], None] | None = None  # what waits for the output to leave
+        self._shards: list[SpoolShard] = []
+        self._is_found = False
+
+    def start(self) -> None:
+        self._server.clients.add(self)
+        self._set_timer(REQUEST_TIMEOUT_S)
+        self.stream.start()
+
+    def refuse(self, text: str) -> None:
+        """Say why not, and close."""
+        self._input.clear()
+        self.stream.pause()
+        self.stream.write(encode_line(Line(error=text)))
+        self.stream.close()
+
+    # --- the stream's calls ------------------------------------------------------------------------------------------
+
+    def on_data(self, buffer: bytearray, start: int, end: int) -> int:
+        self._input += buffer[start:end]
+        line, newline, _ = self._input.partition(b"\n")
+        if newline and len(line) <= REQUEST_MAX_BYTES:
+            self.stream.pause()
+            self._input.clear()
+            self._answer(bytes(line))
+        elif newline or len(self._input) > REQUEST_MAX_BYTES:
+            self.refuse("the request is too long")
+        return end
+
+    def on_end(self) -> None:
+        self.stream.destroy()
+
+    def on_drained(self) -> None:
+        go_on, self._next = self._next, None
+        if go_on is not None:
+            self._set_timer(PROGRESS_TIMEOUT_S)
+            go_on()
+
+    def on_closed(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._next = None
+        self._server.clients.discard(self)
+
+    def _set_timer(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._server.loop.call_later(seconds, self.stream.destroy)
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def _answer(self, line: bytes) -> None:
+        try:
+            request = decode_request(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self.refuse(f"not a request: {error}")
+            return
+        self._set_timer(PROGRESS_TIMEOUT_S)
+        self._shards = list(self._server.spool.shards)
+        self._next_shard(request, time.time())
+
+    def _next_shard(self, request: Request, now_s: float) -> None:
+        if not self._shards:
+            self.stream.write(END_LINE)
+            self.stream.close()
+            return
+        shard = self._shards.pop(0)
+        if request.do == "list":
+            self._ask_page(request, now_s, shard, 0)
+        else:
+            number, queue_id = shard.number, request.queue_id
+            self._server.spool.query(
+                shard,
+                lambda connection: show_answer(connection, number, queue_id),
+                partial(self._on_shown, request, now_s),
+            )
+
+    def _ask_page(self, request: Request, now_s: float, shard: SpoolShard, after_row: int) -> None:
+        number, wanted = shard.number, request.filter
+        self._server.spool.query(
+            shard,
+            lambda connection: list_answer(connection, number, wanted, now_s, after_row),
+            partial(self._on_page, request, now_s, shard),
+        )
+
+    def _on_page(self, request: Request, now_s: float, shard: SpoolShard, page: Page | None, error: SpoolError | None) -> None:
+        if not self.stream.is_open:
+            return
+        if page is None:
+            if shard in self._server.spool.shards:
+                self.refuse(str(error))
+                return
+            page = Page(b"", 0, True)  # emptied and released meanwhile
+        go_on: Callable[[], None]
+        if page.is_last:
+            go_on = partial(self._next_shard, request, now_s)
+        else:
+            go_on = partial(self._ask_page, request, now_s, shard, page.last_row)
+        self._send(page.data, go_on)
+
+    def _on_shown(self, request: Request, now_s: float, data: bytes | None, error: SpoolError | None) -> None:
+        if not self.stream.is_open:
+            return
+        if data:
+            self._shards = []
+        self._send(data or b"", partial(self._next_shard, request, now_s))
+
+    def _send(self, data: bytes, go_on: Callable[[], None]) -> None:
+        """Send, and go on when it has left: in a later turn, so that other work comes between."""
+        if not data or self.stream.write(data):
+            self._server.loop.ready(self._go_on_if_open, go_on)
+        else:
+            self._next = go_on
+
+    def _go_on_if_open(self, go_on: Callable[[], None]) -> None:
+        if self.stream.is_open:
+            self._set_timer(PROGRESS_TIMEOUT_S)
+            go_on()
+
+
+def _listen(path: str) -> socket.socket:
+    """Return a listening socket at `path`, which may be longer than a socket's address may; raises OSError."""
+    folder, name = os.path.split(path)
+    folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        try:
+            if stat.S_ISSOCK(os.stat(name, dir_fd=folder_fd, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=folder_fd)  # a process before us had our pid
+        except FileNotFoundError:
+            pass
+        address = f"/proc/self/fd/{folder_fd}/{name}"
+        listening.bind(address)
+        os.chmod(address, _MODE)  # nobody can connect before listen()
+        listening.listen(CLIENTS_MAX)
+    except BaseException:
+        listening.close()
+        raise
+    finally:
+        os.close(folder_fd)
+    return listening
