@@ -91,9 +91,7 @@ class MailLog:
         self._lines = []
         count = len(lines)
         characters = sum(map(len, lines))
-        waiting_lines = self._put_lines - self._taken_lines
-        waiting_characters = self._put_characters - self._taken_characters
-        if waiting_lines + count > MAX_LINES or waiting_characters + characters > MAX_CHARACTERS:
+        if not self._has_room(count, characters):
             self._overflowed += count
             self._account_losses()
             return
@@ -200,6 +198,13 @@ class MailLog:
 
     # --- losses ----------------------------------------------------------------------------------------------------------
 
+    def _has_room(self, lines: int, characters: int) -> bool:
+        """So much more fits into the queue."""
+        return (
+            self._put_lines - self._taken_lines + lines <= MAX_LINES
+            and self._put_characters - self._taken_characters + characters <= MAX_CHARACTERS
+        )
+
     def _account_losses(self) -> None:
         """Count new losses; report them once the destination takes lines again."""
         dropped = self._overflowed + self._lost
@@ -207,7 +212,7 @@ class MailLog:
             if self._on_dropped is not None:
                 self._on_dropped(dropped - self._counted)
             self._counted = dropped
-        elif not self._complaint and self._put_lines - self._taken_lines < MAX_LINES // 2:
+        elif not self._complaint and self._has_room(MAX_LINES // 2, MAX_CHARACTERS // 2):
             count = dropped - self._announced
             self._announced = dropped
             self.warning("log", f"{count} log line{'s were' if count != 1 else ' was'} lost, the destination took no more")

@@ -196,6 +196,7 @@ class SyslogOutput:
             self._socket.close()
             self._socket = None
         self._next_try_s = 0.0
+        self.complaint = ""
 
     def _send(self, data: bytes) -> bool:
         is_fresh = self._socket is None
@@ -211,8 +212,8 @@ class SyslogOutput:
                 if not self._patience(sock.fileno()):
                     break
             except OSError as error:
-                self.complaint = f"{self._path}: {error.strerror}"
                 if is_fresh or error.errno in (errno.EMSGSIZE, errno.ENOBUFS):  # the datagram's fault, or memory's
+                    self.complaint = f"{self._path}: {error.strerror}"
                     return False
                 is_fresh = True  # a restarted syslogd has a new socket under the old name
                 self.close()
