@@ -30,6 +30,7 @@ _RETRY_S = 1.0  # between attempts to get on after a full or broken disk
 _KEPT_FREE_BYTES = 64 << 20  # free pages that stay in the file: to give them back and take them again costs writes
 _GIVE_BACK_BYTES = 1 << 20  # of one step
 _GIVE_BACK_PAUSE_S = 0.01
+_FINISH_S = 15.0  # for a copy in progress when the process ends; what is left is copied anew by the next start
 _FREE_LOOK_S = 0.5  # how soon after a removal free pages are counted
 
 
@@ -120,7 +121,13 @@ class ShardThread:
             self._break(shard, ShardBrokenError(f"{shard.database.directory} is corrupted"))
 
     def remove(self, shard: Shard, ceiling_us: int = 0) -> None:
-        """Close a shard and give its lock back."""
+        """Close a shard and give its lock back; a copy from a broken one is finished first, unless that takes too long."""
+        until_s = time.monotonic() + _FINISH_S
+        while shard.salvages and shard.database is not None and time.monotonic() < until_s:
+            self._retry_at_s = 0.0
+            self._copy(shard, shard.salvages[0], shard.database)
+            if self._retry_at_s > 0.0:
+                break  # no room, and nobody waits for it now
         self._shards.remove(shard)
         shard.is_closed = True
         try:

@@ -68,6 +68,7 @@ def test_orphans_with_mail_are_adopted_drained_and_given_back(tmp_path: Path) ->
         for item in found:
             rig.settle(item)
         rig.run_until(lambda: len(rig.spool.shards) == 1)
+        rig.wait_for_thread()
         with Rig(spool) as other:  # the drained shard is free again
             assert other.spool.shards[0].number == 1
 
@@ -104,9 +105,8 @@ def test_empty_orphans_are_opened_once_only(tmp_path: Path, monkeypatch: pytest.
         real: Callable[[str], object] = adopter._open
         monkeypatch.setattr(adopter, "_open", lambda directory: (opened.append(directory), real(directory))[1])
         rig.run_until(lambda: rig.spool._adoption_timer is not None)
-        done: list[bool] = []
-        rig.spool._thread.call(lambda: (adopter.find_orphan(), done.append(True)))
-        rig.run_until(lambda: bool(done))
+        rig.spool._thread.call(adopter.find_orphan)
+        rig.wait_for_thread()
         assert opened == [os.path.join(rig.path, "shards/0000")]  # its own, which it fails to lock
 
 
