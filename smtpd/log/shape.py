@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from smtpd.log.escape import TEXT_LIMIT, clean_bytes, clean_text, in_brackets
+from smtpd.log.escape import ADDRESS_LIMIT, TEXT_LIMIT, clean_bytes, clean_text, in_brackets
 from smtpd.log.stamp import INFO, WARNING, Stamp
 
 NO_QUEUE = "NOQUEUE"
@@ -64,7 +64,7 @@ class PostfixShape:
         self._header = stamp.header
 
     def connect(self, client: str) -> str:
-        return f"{self._header('smtpd')}connect from {clean_text(client)}"
+        return f"{self._header('smtpd')}connect from {_text(client)}"
 
     def disconnect(self, client: str, counts: dict[str, tuple[int, int]]) -> str:
         done = total = 0
@@ -73,19 +73,19 @@ class PostfixShape:
             done += ok
             total += tried
             words.append(f" {verb}={_ratio(ok, tried)}")
-        return f"{self._header('smtpd')}disconnect from {clean_text(client)}{''.join(words)} commands={_ratio(done, total)}"
+        return f"{self._header('smtpd')}disconnect from {_text(client)}{''.join(words)} commands={_ratio(done, total)}"
 
     def lost_connection(self, stage: str, client: str) -> str:
-        return f"{self._header('smtpd')}lost connection after {stage} from {clean_text(client)}"
+        return f"{self._header('smtpd')}lost connection after {stage} from {_text(client)}"
 
     def timeout(self, stage: str, client: str) -> str:
-        return f"{self._header('smtpd')}timeout after {stage} from {clean_text(client)}"
+        return f"{self._header('smtpd')}timeout after {stage} from {_text(client)}"
 
     def client(self, queue_id: str, client: str) -> str:
-        return f"{self._header('smtpd')}{queue_id}: client={clean_text(client)}"
+        return f"{self._header('smtpd')}{queue_id}: client={_text(client)}"
 
     def message_id(self, queue_id: str, message_id: bytes) -> str:
-        return f"{self._header('cleanup')}{queue_id}: message-id={clean_bytes(message_id) or '<>'}"
+        return f"{self._header('cleanup')}{queue_id}: message-id={_octets(message_id, ADDRESS_LIMIT) or '<>'}"
 
     def queued(self, queue_id: str, sender: bytes, size_bytes: int, recipient_count: int) -> str:
         header = self._header("qmgr")
@@ -105,16 +105,16 @@ class PostfixShape:
     ) -> str:
         a, b, c, d = delays
         return (
-            f"{self._header(PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={clean_text(relay)}, "
+            f"{self._header(PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={_text(relay)}, "
             f"delay={seconds(delay_s)}, delays={seconds(a)}/{seconds(b)}/{seconds(c)}/{seconds(d)}, "
-            f"dsn={dsn}, status={status} ({clean_text(text)})"
+            f"dsn={dsn}, status={status} ({_text(text)})"
         )
 
     def removed(self, queue_id: str) -> str:
         return f"{self._header('qmgr')}{queue_id}: removed"
 
     def held(self, queue_id: str, text: str) -> str:
-        return f"{self._header('qmgr')}{queue_id}: held: {clean_text(text)}"
+        return f"{self._header('qmgr')}{queue_id}: held: {_text(text)}"
 
     def reject(
         self,
@@ -127,12 +127,12 @@ class PostfixShape:
         protocol: str,
         helo: bytes,
     ) -> str:
-        said = clean_bytes(reply, TEXT_LIMIT)
+        said = _octets(reply, TEXT_LIMIT)
         if recipient is not None and stage == "RCPT":
             code, dsn, words = (said.split(" ", 2) + ["", ""])[:3]
             said = f"{code} {dsn} <{in_brackets(recipient)}>: {words}"
         return (
-            f"{self._header('smtpd')}{queue_id or NO_QUEUE}: reject: {stage} from {clean_text(client)}: {said};"
+            f"{self._header('smtpd')}{queue_id or NO_QUEUE}: reject: {stage} from {_text(client)}: {said};"
             f"{'' if sender is None else f' from=<{in_brackets(sender)}>'}"
             f"{'' if recipient is None else f' to=<{in_brackets(recipient)}>'}"
             f" proto={protocol} helo=<{in_brackets(helo)}>"
@@ -140,8 +140,17 @@ class PostfixShape:
 
     def message(self, severity: int, component: str, text: str, fields: dict[str, object]) -> str:
         label = "" if severity == INFO else "warning: " if severity == WARNING else "error: "
-        rest = "".join(f" {name}={clean_text(str(value))}" for name, value in fields.items())
-        return f"{self._header(component, severity)}{label}{clean_text(text, MESSAGE_LIMIT)}{rest}"
+        rest = "".join(f" {name}={_text(str(value))}" for name, value in fields.items())
+        return f"{self._header(component, severity)}{label}{_text(text, MESSAGE_LIMIT)}{rest}"
+
+
+def _text(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Return what others said, outside of brackets: it can't look like a field of ours (`from=<…>, size=…`)."""
+    return clean_text(text, limit).replace("=<", "=\\x3c")
+
+
+def _octets(data: bytes, limit: int) -> str:
+    return clean_bytes(data, limit).replace("=<", "=\\x3c")
 
 
 def seconds(value: float) -> str:

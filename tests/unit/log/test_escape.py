@@ -137,3 +137,11 @@ def test_a_syslog_datagram_has_its_header_in_every_format(format_name: str) -> N
     for line in lines(make(format_name, "syslog"), b"x@example.org")[:-1]:
         assert line.startswith("<22>")
     assert lines(make(format_name, "syslog"), b"x")[-1].startswith("<20>")
+
+
+@pytest.mark.parametrize("data", [b"from=<a@b>, size=9", b"x=<y=<z", b"to=<a@b>, status=sent (", b"=<" * 500])
+def test_nothing_of_others_looks_like_a_field(data: bytes) -> None:
+    """pflogsumm looks for `from=<…>, size=…` anywhere in a line."""
+    shape = make("postfix")
+    for line, harmless in zip(lines(shape, data), lines(shape, b"x"), strict=True):
+        assert line.count("=<") == harmless.count("=<")
