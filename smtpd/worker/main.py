@@ -18,6 +18,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from smtpd.control.server import ControlServer
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import StartupError
@@ -89,6 +90,7 @@ class Worker:
         )
         router = Router(settings.route)
         self._scheduler = Scheduler(self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log)
+        self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot, self._warn)
         self._acceptors = self._make_acceptors(router)
 
     def _observers(self) -> SpoolObservers:
@@ -147,6 +149,7 @@ class Worker:
         loop.at_turn_end(self._spool.end_turn)
         loop.at_turn_end(self._log.end_turn)
         self._scheduler.start()
+        self._control.start()
         for acceptor in self._acceptors:
             acceptor.serve(self._boot.serves)
         self._next_beat_at = loop.now
@@ -184,6 +187,7 @@ class Worker:
     def _end_if_idle(self) -> None:
         if self._is_draining and not self._connections and not self._is_done:
             self._is_done = True
+            self._control.close()
             self._scheduler.drain(lambda: self._spool.close(self._loop.stop))
 
     def _close_listeners(self) -> None:
