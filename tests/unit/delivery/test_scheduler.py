@@ -1,23 +1,14 @@
 """The scheduler with a clock that tests set, and a spool and transports that do as they say."""
 
-import importlib.util
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import delivery_rig
 import pytest
+from delivery_rig import START_S, Bench, FakeSpool, defer
 
 from smtpd.errors import ShardBrokenError, SpoolError
 from smtpd.mail.outcome import DEFERRED, DELIVERED, PENDING, UNDELIVERABLE, Outcome
-
-_spec = importlib.util.spec_from_file_location("delivery_bench", Path(__file__).with_name("delivery_bench.py"))
-assert _spec is not None and _spec.loader is not None
-delivery_bench = sys.modules.setdefault("delivery_bench", importlib.util.module_from_spec(_spec))
-_spec.loader.exec_module(delivery_bench)
-Bench, FakeSpool, defer, START_S = (
-    delivery_bench.Bench, delivery_bench.FakeSpool, delivery_bench.defer, delivery_bench.START_S,
-)  # fmt: skip
 
 MakeBench = Callable[..., Any]
 
@@ -55,7 +46,7 @@ def test_delays_say_where_the_time_went(make_bench: MakeBench) -> None:
     bench.send()
     row = bench.store()
     bench.loop.wall_s += 1.0  # in the commit
-    row.item.body = delivery_bench.Body(b"", "", 0)
+    row.item.body = delivery_rig.Body(b"", "", 0)
     bench.scheduler.accepted(row.item)
     bench.loop.wall_s += 2.0  # waiting for the first
     transport.finish()
@@ -139,10 +130,8 @@ def test_a_mail_larger_than_the_budget_is_delivered_alone(make_bench: MakeBench)
     assert bench.spool.rows == {}
 
 
-def test_mail_beyond_what_memory_holds_goes_back_and_comes_again(
-    make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(delivery_bench.scheduler_module, "_WAITING_MAX", 2)
+def test_mail_beyond_what_memory_holds_goes_back_and_comes_again(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_rig.scheduler_module, "_WAITING_MAX", 2)
     bench = make_bench(concurrency=1)
     transport = bench.transports["first"]
     bench.scheduler.start()
@@ -309,7 +298,7 @@ def test_the_queue_is_counted_at_the_start_before_anything_is_claimed(make_bench
 def test_a_shard_that_is_taken_over_is_counted_too(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.scheduler.start()
-    bench.spool.shards.append(delivery_bench.FakeShard(next_row=100))
+    bench.spool.shards.append(delivery_rig.FakeShard(next_row=100))
     bench.store(is_held=True)
     bench.store(due_s=START_S + 0.5)
     bench.loop.advance(3.0)

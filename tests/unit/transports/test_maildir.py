@@ -122,9 +122,7 @@ def test_a_big_spilled_body_passes_whole_and_others_get_their_turn(post: Post, t
     spill = tmp_path / "spill"
     spill.write_bytes(line * 200_000)
     answers: list[str] = []
-    post.transport.deliver(
-        make_item(), Body(None, str(spill), len(line) * 200_000), [0], lambda outcomes: answers.append("mail")
-    )
+    post.transport.deliver(make_item(), Body(None, str(spill), len(line) * 200_000), [0], lambda outcomes: answers.append("mail"))
     post.files.submit(lambda: None, lambda result, failure: answers.append("other"))
     while len(answers) < 2:
         post.loop.turn(TIMEOUT_S)
