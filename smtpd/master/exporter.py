@@ -199,6 +199,8 @@ class HttpConnection:
                 return Answer(413, b"requests have no body here\n")
         if len(request.target) > MAX_TARGET_BYTES:
             return Answer(414, b"request line too long\n")
+        if not request.http_version.startswith(b"1."):
+            return Answer(505, b"only HTTP/1.1 and 1.0\n")
         return None
 
     def _is_line_too_long(self) -> bool:
