@@ -6,6 +6,7 @@ could not be asked is told on stderr, and the exit code is then 75 (EX_TEMPFAIL)
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -34,6 +35,20 @@ def _to_seconds(ctx: click.Context, param: click.Parameter, value: str | None) -
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def _quits_quietly[**P](command: Callable[P, None]) -> Callable[P, None]:
+    """A pager that is closed early ends the command with 0 (click would make it 1)."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            command(*args, **kwargs)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed at exit
+            sys.exit(os.EX_OK)
+
+    return run
+
+
 def _config_option(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("-c", "config_path", metavar="FILE", type=click.Path(), help="The configuration file.")(command)
 
@@ -51,6 +66,7 @@ def queue_group() -> None:
 @click.option("--sender", metavar="ADDRESS", help='Mail from this address; "<>" for mail without one.')
 @click.option("--older", callback=_to_seconds, metavar="AGE", help='Mail that came longer ago, as "1 h" or "2 d".')
 @click.option("--state", type=click.Choice(STATES), help="Mail in this state.")
+@_quits_quietly
 def list_command(
     config_path: str | None,
     as_json: bool,
@@ -85,6 +101,7 @@ def list_command(
 @_config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object.")
 @click.argument("queue_id")
+@_quits_quietly
 def show_command(config_path: str | None, as_json: bool, queue_id: str) -> None:
     """Show one mail: its envelope and what became of each recipient."""
     settings = _load(config_path)

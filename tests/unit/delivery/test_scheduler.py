@@ -185,7 +185,7 @@ def test_a_mail_is_held_with_its_reason_when_its_lifetime_ends(make_bench: MakeB
     assert row.outcomes[0].text == "expired, last: disk full"
     assert bench.log.named("held") == [("Q1", "expired, last: disk full")]
     tried = len(transport.tried)
-    assert 3600 <= bench.loop.wall_s - START_S
+    assert bench.loop.wall_s - START_S >= 3600
     bench.loop.advance(10_000)
     assert len(transport.tried) == tried
     assert bench.gauge("smtpd_queue_messages", route="first", state="held") == 1
