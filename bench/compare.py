@@ -64,7 +64,7 @@ def run_rounds(servers: list[Server], loads: list[Load], count: int, share: floa
             try:
                 drive(load, mails_for(load, server, WARM_UP_SHARE), server.host, server.port, server.pid)
             except GeneratorError as error:
-                print(f"warm-up: {server.name}: {error}", file=sys.stderr)
+                print(f"warm-up: {server.name}: {error}; {server.last_words()}", file=sys.stderr)
     for number in range(count):
         first = number % len(servers)
         for load in loads:
@@ -79,7 +79,7 @@ def run_rounds(servers: list[Server], loads: list[Load], count: int, share: floa
                     limit_s = min(120.0, left_s + 5.0)
                     run = drive(load, mails, server.host, server.port, server.pid, limit_s)
                 except GeneratorError as error:
-                    print(f"round {number + 1}: {server.name}, {load.name}: {error}", file=sys.stderr)
+                    print(f"round {number + 1}: {server.name}, {load.name}: {error}; {server.last_words()}", file=sys.stderr)
                     continue
                 rounds.append(Round(number, load.name, server.name, run, disk_us))
                 print(

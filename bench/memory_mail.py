@@ -30,6 +30,7 @@ def send_mail(client: socket.socket, size_bytes: int) -> None:
         client.sendall(command.encode() + b"\r\n")
         if not (reply := read_reply(client)).startswith(code):
             raise ValueError(f"{command}: {reply!r}")
+    client.sendall(b"Subject: big\r\n\r\n")
     for _ in range(-(-size_bytes // len(_PIECE))):
         client.sendall(_PIECE)
     client.sendall(b".\r\n")

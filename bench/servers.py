@@ -51,8 +51,7 @@ class Server:
 
     def start(self) -> None:
         """Start the server and return when it greets; NotReadyError with the last line of its output when it doesn't."""
-        log = self.folder / "output.log"
-        with log.open("wb") as output:
+        with (self.folder / "output.log").open("wb") as output:
             self._process = process = subprocess.Popen(
                 self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
             )
@@ -61,8 +60,13 @@ class Server:
             await_greeting(self.host, self.port, lambda: process.poll() is None)
         except NotReadyError as error:
             self.stop()
-            words = log.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise NotReadyError(f"{error}: {words[-300:]}" if words else str(error)) from None
+            words = self.last_words()
+            raise NotReadyError(f"{error}: {words}" if words else str(error)) from None
+
+    def last_words(self) -> str:
+        """Return the last line that the server wrote to stdout or stderr, "" when there is none."""
+        log = self.folder / "output.log"
+        return log.read_text(errors="replace").strip().rpartition("\n")[2][-300:] if log.exists() else ""
 
     def stop(self) -> None:
         if self._process is not None:

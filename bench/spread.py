@@ -19,7 +19,7 @@ from typing import Any
 
 from bench.generator import Load, source_command
 from bench.idle import open_session
-from bench.processes import child_pids, end, greeting_s, tree_cpu_ns
+from bench.processes import await_quiet, child_pids, end, greeting_s, tree_cpu_ns
 from bench.results import end_in_order, p99, raise_open_files, report, scratch_folder
 from bench.servers import SmtpdServe
 
@@ -46,13 +46,18 @@ def measure_spread(workers: int, connections: int, folder: Path) -> dict[str, An
     clients: list[socket.socket] = []
     try:
         pids = child_pids(server.pid)
-        before = [open_sockets(pid) for pid in pids]
         clients = [open_session(server.host, server.port) for _ in range(connections)]
-        counts = [open_sockets(pid) - known for pid, known in zip(pids, before, strict=True)]
+        with_clients = [open_sockets(pid) for pid in pids]
+        while clients:
+            clients.pop().close()
+        await_quiet(server.pid)  # until the workers have seen that all are gone
+        counts = [count - open_sockets(pid) for count, pid in zip(with_clients, pids, strict=True)]
     finally:
         for client in clients:
             client.close()
         server.stop()
+    if sum(counts) != connections:
+        raise RuntimeError(f"{sum(counts)} connections were found at the workers, {connections} were made")
     return {"workers": workers, "connections": counts, "max_by_mean": round(max(counts) / mean(counts), 3)}
 
 

@@ -177,7 +177,7 @@ class Gateway:
         process.wait()
         wait_until("the workers are gone", lambda: not any(map(is_alive, workers)), 10.0)
 
-    def log_text(self, limit: int = 20_000) -> str:
+    def log_text(self, limit: int = 4000) -> str:
         """Return the end of what the server wrote to stderr."""
         return self.stderr.read_text(encoding="utf-8", errors="replace")[-limit:] if self.stderr.exists() else ""
 

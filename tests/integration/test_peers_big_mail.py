@@ -24,7 +24,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
 
 
 def lines(size_bytes: int) -> Iterator[bytes]:
-    """Yield pieces of about 64 KB, all different, with dots at line starts now and then; `size_bytes` in all or a bit more."""
+    """Yield a head and pieces of about 64 KB, all different, dots at some line starts; `size_bytes` in all or a bit more."""
+    yield b"Subject: big\r\n\r\n"
     sent, number = 0, 0
     while sent < size_bytes:
         piece = b"".join(b"%s%09d %s\r\n" % (b"." * (n % 97 == 0), n, b"x" * 60) for n in range(number, number + 900))
