@@ -18,6 +18,7 @@ import click
 
 from smtpd import __version__
 from smtpd.errors import SmtpdError, StartupError
+from smtpd.log.descriptors import hold_standard_descriptors
 
 # name -> module, attribute, what --help says of it
 _COMMANDS = {
@@ -53,6 +54,7 @@ class LazyGroup(click.Group):
         self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any
     ) -> NoReturn:
         """Run and exit; the code is the command's own, or that of its failure."""
+        hold_standard_descriptors()
         extra["standalone_mode"] = False
         try:
             try:

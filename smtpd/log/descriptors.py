@@ -5,6 +5,7 @@ line for stderr would then go to a client.
 from __future__ import annotations
 
 import os
+import sys
 
 
 def hold_standard_descriptors() -> None:
@@ -13,5 +14,9 @@ def hold_standard_descriptors() -> None:
         fd = os.open(os.devnull, os.O_RDWR)
         if fd > 2:
             os.close(fd)
-            return
+            break
         os.set_inheritable(fd, True)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w", closefd=False)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", closefd=False)

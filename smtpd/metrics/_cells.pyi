@@ -5,9 +5,14 @@ up to 2**53. Numbers of cells come from `slab.CellIndex`. A counter is one cell;
 set; a histogram is its sum, one cell for each bucket (not cumulative), and one for what is above the last bound.
 """
 
+from typing import Self
+
+from typing_extensions import disjoint_base
+
 RULER_SHIFT: int  # a histogram's number is its first cell | ruler << RULER_SHIFT
 INDEX_MASK: int  # of the first cell in a histogram's number
 
+@disjoint_base
 class Cells:
     """The cells `offset` (octets, a multiple of 8) and following of a writable buffer, `count` of them.
 
@@ -15,7 +20,7 @@ class Cells:
     Every method raises IndexError for a cell that isn't there. ValueError: arguments that make no sense.
     """
 
-    def __init__(self, buffer: object, offset: int, count: int, rulers: tuple[tuple[float, ...], ...]) -> None: ...
+    def __new__(cls, buffer: object, offset: int, count: int, rulers: tuple[tuple[float, ...], ...]) -> Self: ...
     def inc(self, index: int) -> None:
         """Add 1 to a counter."""
     def add(self, index: int, amount: float) -> None:

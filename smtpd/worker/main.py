@@ -81,7 +81,8 @@ class Worker:
         self._next_beat_at = 0.0
         self._lag = boot.cells.histogram("smtpd_worker_loop_lag_seconds")
         self._buffer = boot.cells.gauge("smtpd_worker_buffer_bytes")
-        self._log = MailLog(settings.log, settings.hostname)
+        lost_lines = boot.cells.counter("smtpd_log_lines_dropped_total")
+        self._log = MailLog(settings.log, settings.hostname, lambda count: self._cells.add(lost_lines, count))
         self._log.start()
         self._files = FilesThread(self._loop)
         self._files.start()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import re
+import smtplib
 import subprocess
 from pathlib import Path
 
 import pytest
+from gateway import running_gateway, wait_until
 from peers import require_peer
 
 from smtpd.log.maillog import MailLog
@@ -151,3 +153,36 @@ def test_hostile_peers_change_no_count(tmp_path: Path) -> None:
     found = totals(summarize(path))
     expected = {"received": 1, "delivered": 0, "deferred": 1, "bounced": 0, "rejected": 1, "bytes received": 10}
     assert {words: found[words] for words in expected} == expected
+
+
+def test_pflogsumm_agrees_with_the_mails_that_a_gateway_took(tmp_path: Path) -> None:
+    require_peer("pflogsumm", "pflogsumm")
+    path = tmp_path / "mail.log"
+    overrides = {
+        "log": {"destination": str(path)},
+        "policy": {"relay_domains": ["example.org"]},
+        "route": [{"domains": ["*"], "transport": "maildir", "path": str(tmp_path / "mail")}],
+    }
+    sizes = 0
+    with running_gateway(tmp_path / "gateway", overrides) as gateway:
+        for number in range(6):
+            with smtplib.SMTP(gateway.host, gateway.port, local_hostname="client.example.com", timeout=30) as client:
+                for _ in range(2):
+                    body = b"Subject: x\r\nMessage-ID: <%d@a.example>\r\n\r\n" % number + b"y" * (100 * number) + b"\r\n"
+                    refused = client.sendmail(
+                        f"s{number}@a.example", ["u1@example.org", "u2@example.org", "no@example.net"], body
+                    )
+                    assert list(refused) == ["no@example.net"]
+                    sizes += len(body)
+        wait_until("all is delivered", lambda: gateway.metric("smtpd_delivery_attempts_total", result="delivered") >= 24, 30.0)
+        assert gateway.metric("smtpd_messages_total", result="accepted") == 12
+        assert gateway.metric("smtpd_rejections_total", reason="relay_denied") == 12
+        assert gateway.metric("smtpd_log_lines_dropped_total") == 0
+    found = totals(summarize(path))
+    expected = {"received": 12, "delivered": 24, "deferred": 0, "bounced": 0, "rejected": 12, "senders": 6, "recipients": 2,
+                "connections": 6}  # fmt: skip
+    assert {words: found[words] for words in expected} == expected
+    assert sizes <= found["bytes received"] <= sizes + 12 * 500
+    text = path.read_text()
+    assert text.count(": removed\n") == 12
+    assert text.count(" ehlo=1 mail=2 rcpt=4/6 data=2 quit=1 commands=10/12\n") == 6

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
+from gateway import Gateway
 from peers import require_peer
 from prometheus_client import generate_latest
 
@@ -48,3 +49,11 @@ def test_promtool_would_have_found_a_fault() -> None:
     code, text = lint(scrape() + b"# TYPE smtpd_wrong counter\nsmtpd_wrong 1\n")
     assert code != 0
     assert "smtpd_wrong" in text
+
+
+def test_a_running_gateway_is_clean_too(gateway: Gateway) -> None:
+    status, text = gateway.http("/metrics")
+    assert status == 200
+    assert lint(text) == (0, "")
+    assert gateway.metric("smtpd_worker_up") == 2
+    assert gateway.metric("smtpd_config_last_reload_success") == 1
