@@ -11,7 +11,6 @@ import pytest
 from exporter_client import Client, Fixture
 
 from smtpd.master import exporter as exporter_module
-from smtpd.metrics.slab import CellIndex
 
 REQUEST = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 FIELD = b"X-Filler: " + b"y" * 1000 + b"\r\n"
@@ -141,11 +140,8 @@ def test_a_pipeline_that_is_never_read_is_not_buffered(site: Fixture) -> None:
     assert site.get("/healthz")[0] == 200
 
 
-def test_a_slow_reader_is_dropped_and_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    index = CellIndex()
-    site = Fixture()
-    site.index.prepare(listeners=[f"listener-{number}" for number in range(300)])
-    assert site.index.size > 30 * index.size
+def test_a_slow_reader_is_dropped_and_keeps_nobody_waiting(site: Fixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.index.prepare(listeners=[f"listener-{number}" for number in range(300)])  # more than a socket's buffers hold
     slow = site.client(receive_buffer=4096)
     slow.is_reading = False
     slow.send(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -159,7 +155,6 @@ def test_a_slow_reader_is_dropped_and_keeps_nobody_waiting(monkeypatch: pytest.M
     slow.is_reading = True
     site.drive(lambda: slow.is_ended)
     assert not slow.responses()
-    site.close()
 
 
 @pytest.mark.parametrize("start", [b"", b"G", b"GET /healthz HTTP/1.1\r\nHost: x\r\n"])

@@ -244,4 +244,4 @@ class Lives(RuleBasedStateMachine):
 
 
 TestLives = Lives.TestCase
-TestLives.settings = hypothesis_settings(max_examples=25, stateful_step_count=20, deadline=None)
+TestLives.settings = hypothesis_settings(max_examples=15, stateful_step_count=15, deadline=None)
