@@ -18,6 +18,7 @@ from smtpd.proto.events import Event
 from smtpd.proto.trace import protocol_name
 from smtpd.proto.transaction import NO_PARAMETERS, Transaction, check_content_limits, check_whole_content
 
+CHUNK_DIGITS = 18  # a size of more is not counted by anybody
 CHUNK_SLACK_BYTES = 1 << 20  # a declared chunk that exceeds twice the limit by this is not swallowed
 
 
@@ -63,7 +64,7 @@ def begin_chunk(session: Dialogue, argument: bytes) -> Reply | None:
     """BDAT size [LAST] (RFC 3030): the chunk is read whatever the answer will be, or the framing would be lost."""
     words = argument.split()
     is_last = len(words) == 2 and words[1].upper() == b"LAST"
-    if not words or not words[0].isdigit() or len(words[0]) > 19 or (len(words) > 1 and not is_last):
+    if not words or not words[0].isdigit() or len(words[0]) > CHUNK_DIGITS or (len(words) > 1 and not is_last):
         return session.reject(ev.STAGE_DATA, replies.BAD_CHUNK_SIZE, "syntax")
     size_bytes = int(words[0])
     limit = session.rules.size_limit

@@ -105,7 +105,7 @@ class Dialogue:
             self.close("quit" if verb == p.VERB_QUIT else "too_many_errors")
         elif self.is_draining and self.is_between_transactions:
             self.abort(replies.SHUTTING_DOWN, "shutdown")
-        elif self.error_count >= self.rules.soft_errors > 0:
+        elif self.error_count:
             self._check_errors()
 
     def _count_error(self, reply: Reply) -> None:
@@ -118,6 +118,8 @@ class Dialogue:
         hard = self.rules.hard_errors
         if hard and self.error_count >= hard:
             self.abort(replies.TOO_MANY_ERRORS, "too_many_errors")
+            return
+        if not 0 < self.rules.soft_errors <= self.error_count:
             return
         self.token += 1
         self.paused = PAUSED_DELAY

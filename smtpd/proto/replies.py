@@ -70,7 +70,6 @@ END_OF_DATA_TIMEOUT = Reply(b"451 4.3.0 Error: processing takes too long")
 # --- ends of the connection ------------------------------------------------------------------------------------------
 TIMEOUT = Reply(b"421 4.4.2 Error: timeout exceeded", closes=True)
 SHUTTING_DOWN = Reply(b"421 4.3.2 Service shutting down", closes=True)
-OUT_OF_SERVICE = Reply(b"421 4.3.2 All server ports are busy", closes=True)
 TOO_MANY_ERRORS = Reply(b"421 4.7.0 Error: too many errors", closes=True)
 TOO_MUCH_JUNK = Reply(b"421 4.7.0 Error: too many commands without a mail", closes=True)
 

@@ -120,6 +120,8 @@ class Session(Dialogue):
         if reader.flags & (_REFUSED_FLAGS | _NEWLINE):
             refusal = self._check_octets(reader.flags)
             if refusal is not None:
+                if verb == p.VERB_BDAT:  # its chunk follows and can't be told from commands any more
+                    refusal = replies.BAD_CHUNK_SIZE
                 if not self.count_junk():
                     self.answer(p.VERB_OTHER, refusal)
                 return

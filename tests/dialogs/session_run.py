@@ -1,0 +1,147 @@
+"""A sans-IO session as a dialog's server, whole or octet by octet; and the rules that a dialog's options ask for.
+
+Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SIZE CHUNKING`, `relay_domains = a b`,
+`untrusted_routing = yes`, `spool = full | failing | full_at_commit | late`, any number of [limits] by its name, and
+`ways = whole` where the result depends on octets that arrive together (then the way of octets is left out).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from dialogs.dialog import Dialog
+from dialogs.run import Mail, Server
+
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.reply import Reply
+from smtpd.mail.verdict import Verdict
+from smtpd.policy.relay import RelayChecks
+from smtpd.proto import events as ev
+from smtpd.proto import replies
+from smtpd.proto.dialogue import Peer
+from smtpd.proto.rules import Rules
+from smtpd.proto.session import Session
+from smtpd.settings import LimitsSettings
+
+COMMIT_REPLIES = {
+    "failing": replies.SPOOL_FAILED,
+    "full_at_commit": replies.SPOOL_FULL,
+    "late": replies.END_OF_DATA_TIMEOUT,
+}
+NO_ROUTE_DOMAIN = "noroute.example"
+
+
+def limits_of(dialog: Dialog) -> LimitsSettings:
+    names = LimitsSettings.__struct_fields__
+    values: dict[str, Any] = {name: int(value) for name, value in dialog.options.items() if name in names}
+    return LimitsSettings(**values)
+
+
+def rules_of(dialog: Dialog) -> Rules:
+    """Return the rules that the options ask for."""
+    options = dialog.options
+    domains = options.get("relay_domains")
+    checks = RelayChecks(
+        domains.split() if domains else None,
+        allows_untrusted_routing=options.get("untrusted_routing") == "yes",
+        has_route=lambda domain: domain != NO_ROUTE_DOMAIN,
+        is_full=lambda: options.get("spool") == "full",
+    )
+    return Rules(
+        "mx.example.net",
+        limits_of(dialog),
+        checks,
+        is_lmtp=options.get("protocol") == "lmtp",
+        offers_dsn=options.get("dsn") == "yes",
+        is_bare_newline_refused=options.get("bare_newline") == "reject",
+        suppressed=frozenset(options.get("suppress", "").split()),
+    )
+
+
+class SessionWay:
+    """Drives a session as a connection would, with a spool that answers at once."""
+
+    def __init__(self, dialog: Dialog, is_octet_by_octet: bool) -> None:
+        self.server: Server | None = Server()
+        self._known = self.server
+        self._step = 1 if is_octet_by_octet else 1 << 30
+        self._commit_reply: Reply | None = COMMIT_REPLIES.get(dialog.options.get("spool", ""))
+        self._session = Session(rules_of(dialog), Peer("192.0.2.7", 4711))
+        self._output = b""
+        self._has_closed = False
+        self._body: bytes | None = None
+        self._envelope: Envelope | None = None
+        self._session.start()
+        self._settle()
+
+    def send(self, octets: bytes) -> None:
+        for start in range(0, len(octets), self._step):
+            piece = octets[start : start + self._step]
+            buffer = bytearray(b"\n" + piece + b"\n")
+            position, end = 1, 1 + len(piece)
+            while position < end:
+                before = position
+                position = self._session.receive(buffer, position, end)
+                assert self._settle() or position > before, f"neither octets nor events: {piece[position:]!r}"
+
+    def receive(self, awaits_reply: bool) -> bytes:
+        output, self._output = self._output, b""
+        return output
+
+    def is_ended(self) -> bool:
+        return self._has_closed
+
+    def act(self, kind: str) -> None:
+        match kind:
+            case "GONE":
+                self._session.abort(None, "client_lost")
+            case "TIME":
+                self._session.abort(replies.TIMEOUT, "idle")
+            case "DRAIN":
+                self._session.drain()
+        self._settle()
+
+    def count_mails(self) -> int:
+        return len(self._known.mails)
+
+    def _settle(self) -> bool:
+        """Do what the session's events ask for; return whether there were any."""
+        has_done = False
+        while (event := self._session.next_event()) is not None:
+            has_done = True
+            match event.kind:
+                case ev.BODY_BEGIN:
+                    assert self._body is None, "a body began before the last one was settled"
+                    self._envelope, self._body = event.data, b""
+                case ev.BODY_CHUNK:
+                    assert self._body is not None, "content without a body"
+                    self._body += event.data
+                case ev.BODY_ABORT:
+                    assert self._body is not None, "nothing to abort"
+                    self._body = None
+                    self._known.seen.add("abort")
+                case ev.BODY_END:
+                    self._commit(event.token)
+                case ev.VIOLATION:
+                    self._known.seen.add(event.data)
+                case ev.DELAY:
+                    assert self._session.take_output() == b"", "output is not held back"
+                    self._known.seen.add("delay")
+                    self._session.resume(event.token)
+                case ev.CLOSE:
+                    assert not self._has_closed, "closed twice"
+                    self._has_closed = True
+        self._output += self._session.take_output()
+        return has_done
+
+    def _commit(self, token: int) -> None:
+        assert self._body is not None, "the end of a body that has not begun"
+        assert self._envelope is not None
+        body, self._body = self._body, None
+        if self._commit_reply is not None:
+            self._session.resume(token, Verdict(self._commit_reply))
+            return
+        self._session.resume(token - 1, Verdict(replies.SPOOL_FAILED))  # a late answer to something else: ignored
+        envelope = self._envelope
+        self._known.mails.append(Mail(envelope.reverse_path, [r.path for r in envelope.recipients], body))
+        self._session.resume(token, Verdict(queue_id=f"QID{len(self._known.mails)}"))
