@@ -211,7 +211,11 @@ def _history(recipient: QueueRecipient) -> str:
 
 
 def _print_json(entry: QueueEntry) -> None:
-    _print_object(msgspec.to_builtins(entry))
+    data = msgspec.json.encode(entry)
+    if data.isascii():
+        sys.stdout.write(data.decode("ascii") + "\n")
+    else:
+        _print_object(msgspec.to_builtins(entry))
 
 
 def _print_object(data: dict[str, Any]) -> None:

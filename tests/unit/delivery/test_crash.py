@@ -79,14 +79,14 @@ def test_what_waits_when_the_process_ends_is_delivered_by_the_next(tmp_path: Pat
         drained: list[bool] = []
         scheduler.drain(lambda: drained.append(True))
         assert drained == [True]
-        for answer in rig.accept_all([b"x\r\n"] * 300):
+        for answer in rig.accept_all([b"x\r\n"] * 100):
             assert isinstance(answer, SpoolItem)
             scheduler.accepted(answer)
     assert files_in(tmp_path / "mail") == []
     with Rig(tmp_path / "spool") as rig:
         make_scheduler(rig, root).start()
         rig.run_until(lambda: stored(rig) == 0)
-    assert len(files_in(root)) == 300
+    assert len(files_in(root)) == 100
 
 
 def test_a_mailbox_that_is_mended_gets_its_mail_at_the_next_attempt(tmp_path: Path) -> None:

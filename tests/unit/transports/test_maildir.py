@@ -156,10 +156,10 @@ def test_only_the_recipients_asked_for_get_it(post: Post) -> None:
     assert sorted(path.name for path in (post.root / "example.org").iterdir()) == ["a", "c"]
 
 
-def test_a_thousand_recipients_are_more_than_one_batch(post: Post) -> None:
-    outcomes = post.send(make_item(*(b"u%d@example.org" % n for n in range(300))), memory(b"x\r\n"))
-    assert [outcome.status for outcome in outcomes] == [DELIVERED] * 300
-    assert len(files_below(post.root)) == 300
+def test_many_recipients_are_more_than_one_batch(post: Post) -> None:
+    outcomes = post.send(make_item(*(b"u%d@example.org" % n for n in range(140))), memory(b"x\r\n"))
+    assert [outcome.status for outcome in outcomes] == [DELIVERED] * 140
+    assert len(files_below(post.root)) == 140
 
 
 @pytest.mark.parametrize(
