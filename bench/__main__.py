@@ -19,7 +19,8 @@ def main() -> int:
     codes = []
     for name in options.names or NAMES:
         print(f"--- {name}", file=sys.stderr)
-        codes.append(importlib.import_module(f"bench.{name}").main(["--quick"] if options.quick else []))
+        code: int = importlib.import_module(f"bench.{name}").main(["--quick"] if options.quick else [])
+        codes.append(code)
     return max(codes)
 
 

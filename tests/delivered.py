@@ -39,7 +39,8 @@ def take_apart(stored: bytes) -> Delivered:
         assert field[1] == name, f"{field[1]!r} where {name!r} belongs"
         values.append(re.sub(rb"\n[ \t]+", b" ", field[2]).strip())
         position = field.end()
-    return Delivered(*values, content=stored[position:])
+    return_path, delivered_to, received = values
+    return Delivered(return_path, delivered_to, received, stored[position:])
 
 
 def crlf(text: bytes) -> bytes:
