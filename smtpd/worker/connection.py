@@ -206,8 +206,8 @@ class Connection(StreamOwner):
             writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
         else:
             transaction = self.session.transaction
-            assert transaction is not None and transaction.decoder is not None
-            transaction.decoder.is_keeping = False
+            if transaction is not None and transaction.decoder is not None:  # else refused and over within this turn
+                transaction.decoder.is_keeping = False
 
     def _write_body(self, chunk: bytes) -> None:
         mail = self._mail

@@ -7,8 +7,6 @@ from typing import Protocol
 
 from dialogs.dialog import Dialog, Step, matches, split_replies
 
-UNSEEN = frozenset({"SEEN", "BODY", "FROM", "TO"})  # only known where the test sees the server from inside
-
 
 @dataclass
 class Mail:
@@ -21,10 +19,11 @@ class Mail:
 
 @dataclass
 class Server:
-    """What a way of running knows; `mails` only grows."""
+    """What a way of running knows; `mails` only grows. `is_blind_to` are words of SEEN that it can't know of."""
 
     mails: list[Mail] = field(default_factory=list)
     seen: set[str] = field(default_factory=set)
+    is_blind_to: frozenset[str] = frozenset()
 
 
 class Way(Protocol):
@@ -93,7 +92,7 @@ class Runner:
 
     def _check_inside(self, step: Step, server: Server) -> None:
         if step.kind == "SEEN":
-            self._check(step, step.text in server.seen, server.seen)
+            self._check(step, step.text in server.seen | server.is_blind_to, server.seen)
             return
         self._check(step, bool(server.mails), "no mail")
         mail = server.mails[-1]

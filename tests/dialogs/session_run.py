@@ -1,8 +1,9 @@
 """A sans-IO session as a dialog's server, whole or octet by octet; and the rules that a dialog's options ask for.
 
 Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SIZE CHUNKING`, `relay_domains = a b`,
-`untrusted_routing = yes`, `spool = full | failing | full_at_commit | late`, any number of [limits] by its name, and
-`ways = whole` where the result depends on octets that arrive together (then the way of octets is left out).
+`untrusted_routing = yes`, `spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
+`ways = whole` where the result depends on octets that arrive together (then the way of octets is left out), and
+`inside = yes` where the dialog needs a server that the test holds in its hands.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ NO_ROUTE_DOMAIN = "noroute.example"
 def limits_of(dialog: Dialog) -> LimitsSettings:
     names = LimitsSettings.__struct_fields__
     values: dict[str, Any] = {name: int(value) for name, value in dialog.options.items() if name in names}
-    return LimitsSettings(**values)
+    return LimitsSettings(**{"error_delay": 0.0, **values})
 
 
 def rules_of(dialog: Dialog) -> Rules:
