@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 # Errors are shown, remarks about indexes and about editable installs are not.
 PIP := PYTHONWARNINGS=ignore $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 SOURCES := $(shell find smtpd -name '*.pyx' -o -name '*.pxd')
+# Python modules with a .pxd beside them are compiled too.
+SOURCES += $(wildcard $(patsubst %.pxd,%.py,$(filter %.pxd,$(SOURCES))))
 
 run: build
 	@$(BIN)/smtpd serve
