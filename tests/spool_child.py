@@ -13,7 +13,7 @@ import sys
 
 from spool_rig import Rig, make_body
 
-from smtpd.errors import SpoolError
+from smtpd.errors import SpoolError, StartupError
 from smtpd.spool.base import SpoolItem
 from smtpd.spool.schema import Pragmas
 
@@ -28,7 +28,11 @@ def main() -> None:
     sizes = options.get("sizes", [500, 5000])
     keep = options.get("keep", 2)
     group = options.get("group", 5)
-    rig = Rig(path, Pragmas(wal_bytes=options.get("wal_bytes", 1 << 20)), spill_threshold=options.get("spill", 131072))
+    try:
+        rig = Rig(path, Pragmas(wal_bytes=options.get("wal_bytes", 1 << 20)), spill_threshold=options.get("spill", 131072))
+    except StartupError as error:
+        tell(f"failed {error}")
+        sys.exit(error.exit_code)
     tell("open")
     taken = acknowledged = 0
     pending = 0

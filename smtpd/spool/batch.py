@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smtpd.errors import SpoolError
+from smtpd.spool.schema import KEPT_WIDTH
 
 if TYPE_CHECKING:
     from smtpd.spool.writer import SqliteWriter
@@ -58,9 +59,11 @@ class Batch:
         "mails",
         "reads",
         "removed",
+        "removed_count",
         "removed_files",
         "settled",
         "spill_directory",
+        "unlinks",
         "writers",
     )
 
@@ -71,7 +74,9 @@ class Batch:
         self.writers: list[SqliteWriter] = []
         self.spill_directory = ""  # where the files of the spilled ones lie, if there are any
         self.removed: list[int] = []
+        self.removed_count = 0  # also of rows that are committed already
         self.removed_files: list[str] = []  # queue ids of removed mails with a spill file
+        self.unlinks: list[str] = []  # the same, for the files thread afterwards
         self.kept: list[Any] = []  # id, due, held, attempts, outcomes of each
         self.settled: list[SettleDone] = []  # for removed and kept
         self.gone_files: list[str] = []  # queue ids whose spill file is unlinked
@@ -100,7 +105,9 @@ class Batch:
     def merge_settlements(self, later: Batch) -> None:
         """Take in the settlements of `later` only."""
         self.removed += later.removed
+        self.removed_count += later.removed_count
         self.removed_files += later.removed_files
+        self.unlinks += later.unlinks
         self.kept += later.kept
         self.settled += later.settled
         self.gone_files += later.gone_files
@@ -110,4 +117,20 @@ class Batch:
         apart = Batch()
         apart.merge_settlements(self)
         self.removed, self.removed_files, self.kept, self.settled, self.gone_files = [], [], [], [], []
+        self.removed_count, self.unlinks = 0, []
         return apart
+
+    def first_piece(self, rows: int) -> Batch:
+        """Return a batch of the first settlements, without their callbacks."""
+        piece = Batch()
+        piece.removed = self.removed[:rows]
+        piece.kept = self.kept[: rows * KEPT_WIDTH]
+        piece.removed_files = self.removed_files  # first of all: a name too many does no harm
+        piece.gone_files = self.gone_files
+        return piece
+
+    def drop_piece(self, rows: int) -> None:
+        """Forget what `first_piece` returned: it is durable."""
+        del self.removed[:rows]
+        del self.kept[: rows * KEPT_WIDTH]
+        self.removed_files, self.gone_files = [], []

@@ -84,7 +84,7 @@ class ShardDatabase:
             # before anything is read, so that the WAL's index lies in memory and nobody else gets in
             self.connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
             is_new = self._check_format()
-            self._configure()
+            self._configure(is_new)
             if is_new:
                 self._make_tables()
             self._load_state()
@@ -96,13 +96,14 @@ class ShardDatabase:
         self._is_wal_known = False
         self._wal_factor = 1.2
 
-    def _configure(self) -> None:
+    def _configure(self, is_new: bool) -> None:
         connection = self.connection
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
         pragmas = self.pragmas
+        if is_new:  # to say it again would write, even where it is so
+            connection.execute(f"PRAGMA page_size = {pragmas.page_bytes}")
+            connection.execute(f"PRAGMA auto_vacuum = {'INCREMENTAL' if pragmas.is_incremental else 'NONE'}")
         for pragma in (
-            f"page_size = {pragmas.page_bytes}",
-            f"auto_vacuum = {'INCREMENTAL' if pragmas.is_incremental else 'NONE'}",
             "journal_mode = WAL",
             "synchronous = FULL",
             "wal_autocheckpoint = 0",

@@ -30,6 +30,7 @@ _RETRY_S = 1.0  # between attempts to get on after a full or broken disk
 _KEPT_FREE_BYTES = 64 << 20  # free pages that stay in the file: to give them back and take them again costs writes
 _GIVE_BACK_BYTES = 1 << 20  # of one step
 _GIVE_BACK_PAUSE_S = 0.01
+_PIECE_ROWS = 32  # of settlements on a full disk
 _FINISH_S = 15.0  # for a copy in progress when the process ends; what is left is copied anew by the next start
 _FREE_LOOK_S = 0.5  # how soon after a removal free pages are counted
 
@@ -239,38 +240,39 @@ class ShardThread:
         batch.error = failure
         settlements = batch.take_settlements()
         if isinstance(failure, ShardBrokenError):
-            self._break(shard, failure)
-            for salvage in shard.salvages:
-                salvage.note(settlements)
+            self._break(shard, failure, settlements)
             batch.merge_settlements(settlements)
-            return
-        database = shard.database
-        if database is None or not settlements.writes:
-            return
-        for is_last in (False, True):
-            try:
-                database.commit(settlements)
-            except FAILURES as error:
-                failure = failure_of(error, database.directory)
-                if isinstance(failure, ShardBrokenError):
-                    self._break(shard, failure)
-                    for salvage in shard.salvages:
-                        salvage.note(settlements)
-                    break
-                if is_last:
-                    self._retain(shard, settlements)
-                    return
-                self._checkpoint(shard, database)  # room within the WAL, which is kept at its size
+        elif settlements.writes and not self._settle_in_pieces(shard, settlements):
+            if shard.retained is None:
+                shard.retained = settlements
+                self._retry_at_s = time.monotonic() + _RETRY_S
             else:
-                break
-        batch.merge_settlements(settlements)
-
-    def _retain(self, shard: Shard, settlements: Batch) -> None:
-        if shard.retained is None:
-            shard.retained = settlements
-            self._retry_at_s = time.monotonic() + _RETRY_S
+                shard.retained.merge_settlements(settlements)
         else:
-            shard.retained.merge_settlements(settlements)
+            batch.merge_settlements(settlements)
+
+    def _settle_in_pieces(self, shard: Shard, settlements: Batch) -> bool:
+        """Commit a little at a time, within the WAL if need be, which is kept at its size; False: no room even for that."""
+        while (database := shard.database) is not None and (piece := settlements.first_piece(_PIECE_ROWS)).writes:
+            for is_last in (False, True):
+                try:
+                    database.commit(piece)
+                except FAILURES as error:
+                    failure = failure_of(error, database.directory)
+                    if isinstance(failure, ShardBrokenError):
+                        self._break(shard, failure, settlements)
+                        return True
+                    if is_last:
+                        return False
+                    self._checkpoint(shard, database)  # the WAL is then written from its start again
+                    if shard.database is not database:
+                        break
+                else:
+                    settlements.drop_piece(_PIECE_ROWS)
+                    break
+        for salvage in shard.salvages:
+            salvage.note(settlements)
+        return True
 
     def _read(self, shard: Shard, batch: Batch) -> None:
         databases = [salvage.database for salvage in shard.salvages]
@@ -313,8 +315,8 @@ class ShardThread:
             if is_late and shard.database is None:
                 self._renew(shard)
             if is_late and shard.retained is not None and shard.database is not None:
-                settlements, shard.retained = shard.retained, None
-                self._commit_group(shard, settlements)
+                self._checkpoint(shard, shard.database)
+                self._retry_retained(shard)
             if is_late and shard.salvages and shard.database is not None:
                 self._copy(shard, shard.salvages[0], shard.database)
             if shard.database is None or not self._turns.empty():
@@ -324,6 +326,16 @@ class ShardThread:
             elif shard.look_at_s and now_s >= shard.look_at_s:
                 shard.database.count_free_pages()
                 self._note_free(shard, shard.database)
+
+    def _retry_retained(self, shard: Shard) -> None:
+        settlements = shard.retained
+        if settlements is None or shard.database is None:
+            return
+        if self._settle_in_pieces(shard, settlements):
+            shard.retained = None
+            self._commit_group(shard, settlements)
+        else:
+            self._retry_at_s = time.monotonic() + _RETRY_S
 
     def _give_back(self, shard: Shard, database: ShardDatabase) -> None:
         try:
@@ -341,8 +353,8 @@ class ShardThread:
         elif database.is_checkpoint_due:
             self._checkpoint(shard, database)
 
-    def _break(self, shard: Shard, failure: SpoolError) -> None:
-        """Never write this database again; go on with a successor."""
+    def _break(self, shard: Shard, failure: SpoolError, settlements: Batch | None = None) -> None:
+        """Never write this database again; go on with a successor, which `settlements` hold for."""
         database = shard.database
         if database is None:
             return
@@ -351,6 +363,10 @@ class ShardThread:
         shard.is_giving_back = False
         shard.free_bytes = 0
         shard.salvages.append(Salvage(database, shard.lock))
+        for noted in (settlements, shard.retained):
+            if noted is not None:
+                for salvage in shard.salvages:
+                    salvage.note(noted)
         self._renew(shard)
 
     def _renew(self, shard: Shard) -> None:

@@ -235,8 +235,10 @@ class SqliteSpool:
         batch = shard.batch or self._new_batch(shard)
         if outcomes is None:
             batch.removed.append(item.row)
+            batch.removed_count += 1
             if item.is_spilled:
                 batch.removed_files.append(item.queue_id)
+                batch.unlinks.append(item.queue_id)
         else:
             due = None if is_held else due_s
             batch.kept += (item.row, due, int(is_held), item.attempts, encode_outcomes(outcomes))
@@ -294,11 +296,11 @@ class SqliteSpool:
             else:
                 self._refuse(shard, batch.writers, batch.error)
         if batch.settled:
-            shard.count -= len(batch.removed)
+            shard.count -= batch.removed_count
             for settled in batch.settled:
                 settled(None)
-            if batch.removed_files:
-                self._unlink(shard, batch.removed_files)
+            if batch.unlinks:
+                self._unlink(shard, batch.unlinks)
         for claim in batch.claims:
             claim.done(claim)
         for read in batch.reads:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from spool_rig import Rig, is_whole, make_body
@@ -108,6 +110,31 @@ def test_empty_orphans_are_opened_once_only(tmp_path: Path, monkeypatch: pytest.
         rig.spool._thread.call(adopter.find_orphan)
         rig.wait_for_thread()
         assert opened == [os.path.join(rig.path, "shards/0000")]  # its own, which it fails to lock
+
+
+def test_without_descriptors_orphans_wait_and_are_found_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = tmp_path / "spool"
+    with Rig(spool) as rig, Rig(spool) as other:
+        left = other.accept(make_body(300)).queue_id
+        rig.run_until(lambda: rig.spool._adoption_timer is not None)
+        adopter = rig.spool._adopter
+        answers: list[object] = []
+
+        def run_short(*_: object) -> NoReturn:
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        other.close()
+        for target, name in ((lock, "shard_directories"), (adopter, "_open")):
+            with monkeypatch.context() as short:
+                short.setattr(target, name, run_short)
+                for _ in range(2):
+                    rig.spool._thread.call(lambda: answers.append(adopter.find_orphan()))
+                rig.wait_for_thread()
+        assert answers == [None] * 4
+        assert sum("orphans not looked for" in text for _, text in rig.reports) == 1, rig.reports
+        rig.spool._look_for_orphans()
+        rig.run_until(lambda: len(rig.spool.shards) == 2)
+        assert [item.queue_id for item in rig.claim_all()] == [left]
 
 
 def replace_version(spool: Path) -> None:
