@@ -148,6 +148,7 @@ def test_folded_header_fields_equal_the_oracle(octets: bytes) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(900)
 @settings(max_examples=30_000)
 @given(st.binary(max_size=300), cuts)
 def test_any_octets_at_all(octets: bytes, positions: list[int]) -> None:
