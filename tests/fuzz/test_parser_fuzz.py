@@ -16,6 +16,8 @@ from oracle import commands as slow
 
 from smtpd import _parser as fast
 
+pytestmark = pytest.mark.timeout(1800)  # for the profile of `make fuzz`
+
 COUNTERS = (
     "is_done", "size_bytes", "raw_bytes", "bare_lf_count", "bare_cr_count", "nul_count", "long_line_count", "longest_line_bytes",
     "received_count", "header_bytes", "is_in_header", "has_8bit",
@@ -148,7 +150,6 @@ def test_folded_header_fields_equal_the_oracle(octets: bytes) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.timeout(900)
 @settings(max_examples=30_000)
 @given(st.binary(max_size=300), cuts)
 def test_any_octets_at_all(octets: bytes, positions: list[int]) -> None:
