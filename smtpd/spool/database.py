@@ -180,8 +180,7 @@ class ShardDatabase:
         try:
             execute("BEGIN IMMEDIATE")
             if batch.mails:
-                self._run(schema.insert_mail, batch.mails, schema.MAIL_WIDTH)
-                self._run(schema.insert_body, batch.bodies, schema.BODY_WIDTH)
+                self._insert(batch)
             if batch.removed:
                 self._run(schema.delete_mail, batch.removed, 1)
             if batch.removed_files:
@@ -205,6 +204,10 @@ class ShardDatabase:
             self.next_row = batch.mails[-schema.MAIL_WIDTH] + 1
         if batch.kept or batch.claims:
             self._load_next_due()
+
+    def _insert(self, batch: Batch) -> None:
+        self._run(schema.insert_mail, batch.mails, schema.MAIL_WIDTH)
+        self._run(schema.insert_body, batch.bodies, schema.BODY_WIDTH)
 
     def take_over_recovery(self, older: ShardDatabase) -> None:
         """Go on with what `older`, whose rows are all here now, had still to hand out; counts anew."""

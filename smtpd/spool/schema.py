@@ -2,7 +2,7 @@
 
 Two tables: `mail` is what lists and schedules, `body` what is sent on, so that a listing never walks over bodies. Deleting a
 mail deletes its body by a trigger: one statement, one step without the GIL. `due` is NULL while a process holds the lease
-(fresh mail never enters the index); a start takes every NULL for due. Figures: docs/decisions/0101-spool-layout.md.
+(fresh mail never enters the index); a start takes every NULL for due. Figures: docs/decisions/spool-layout.md.
 
 Every statement takes many rows at once: each step of SQLite gives the GIL up, so a group commit must be few of them.
 """
