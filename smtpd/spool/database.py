@@ -275,7 +275,7 @@ class ShardDatabase:
         estimated = self._estimated_wal_bytes
         if self._is_wal_known and estimated > 1 << 20:
             seen = log_frames * (self.page_bytes + 24) / estimated
-            self._wal_factor = min(8.0, max(0.25, seen))
+            self._wal_factor = min(8.0, max(0.8, seen))  # what was removed at once costs less than was guessed
         self._estimated_wal_bytes = 0.0
         self._is_wal_known = True
         self.count_free_pages()
