@@ -28,7 +28,7 @@ _COMMANDS = {
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away: a target for benchmarks."),
 }
-_EXTENSIONS = ("smtpd._io", "smtpd._parser", "smtpd.metrics._cells")
+_EXTENSIONS = ("smtpd._io", "smtpd._scan", "smtpd._parser", "smtpd.metrics._cells")
 _INTERRUPTED = 130  # as shells report an end by SIGINT
 
 

@@ -55,6 +55,7 @@ def test_the_drain_ends_at_its_deadline(tmp_path: Path) -> None:
         client.close()
 
 
+@pytest.mark.full
 def test_a_worker_that_ignores_a_stop_is_killed(server: StandIn) -> None:
     workers = server.worker_pids()
     os.kill(workers[0], signal.SIGSTOP)
