@@ -12,7 +12,7 @@ from spool_rig import Rig, is_whole, make_body
 
 from smtpd.errors import ShardBrokenError, SpoolError, SpoolFullError
 from smtpd.mail.outcome import DEFERRED, Outcome
-from smtpd.spool import database, query, salvage
+from smtpd.spool import database, query, salvage, shard
 from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
@@ -59,6 +59,7 @@ class Failing:
 
 @pytest.fixture
 def failing(monkeypatch: pytest.MonkeyPatch) -> Failing:
+    monkeypatch.setattr(shard, "_RETRY_S", 0.05)
     return Failing(monkeypatch)
 
 

@@ -16,7 +16,7 @@ from spool_rig import Rig, is_whole, make_body
 
 from smtpd.errors import ShardBusyError, ShardFormatError, StartupError
 from smtpd.mail.outcome import DEFERRED, Outcome
-from smtpd.spool import lock
+from smtpd.spool import lock, sqlite
 from smtpd.spool.base import SpoolItem
 
 
@@ -75,7 +75,8 @@ def test_orphans_with_mail_are_adopted_drained_and_given_back(tmp_path: Path) ->
             assert other.spool.shards[0].number == 1
 
 
-def test_a_shard_is_adopted_when_its_owner_is_gone(tmp_path: Path) -> None:
+def test_a_shard_is_adopted_when_its_owner_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_ADOPTION_PERIOD_S", 0.1)
     spool = tmp_path / "spool"
     two = Rig(spool)
     with Rig(spool) as one:

@@ -12,6 +12,7 @@ import pytest
 from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.settings.gateway import SpoolSettings
+from smtpd.spool import space
 from smtpd.spool.space import SpaceWatch
 
 
@@ -22,6 +23,7 @@ class Machine:
         self.inodes = 5000
         self.reusable_bytes = 0
         monkeypatch.setattr(os, "statvfs", self._statvfs)
+        monkeypatch.setattr(space, "_PERIOD_S", 0.05)
         self.loop = Loop()
         self.files = FilesThread(self.loop)
         self.files.start()
