@@ -14,7 +14,7 @@ from functools import cache
 
 APPLICATION_ID = 0x736D7470  # "smtp": what `file` shows, and what tells our databases from others
 FORMAT = 1
-MAX_ROWS = 128  # of one statement; a larger group takes several
+MAX_ROWS = 64  # of one statement; a larger group takes several. One is kept prepared for each number: 4 MB in all
 MAIL_WIDTH = 5  # parameters of one mail in an insert
 BODY_WIDTH = 2
 KEPT_WIDTH = 5
