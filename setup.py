@@ -1,9 +1,10 @@
-"""Builds the Cython core: `_parser` (bytes to lines and bodies) and `_io` (system calls that keep the GIL).
+"""Builds the compiled core: the modules that smtpd/compiled.py names.
 
 Warnings are errors, for Cython and for the C compiler. SMTPD_LINETRACE=1 gives a build that coverage can follow.
 """
 
 import os
+import runpy
 
 from Cython.Build import cythonize
 from Cython.Compiler import Options
@@ -12,31 +13,17 @@ from setuptools import Extension, setup
 Options.warning_errors = True
 is_traced = bool(os.environ.get("SMTPD_LINETRACE"))
 macros = [("CYTHON_TRACE_NOGIL", "1")] if is_traced else []
-flags = ["-O2", "-Wall", "-Werror", "-Wno-unused-function", "-Wno-unreachable-code"]
+flags = ["-O2", "-Wall", "-Werror", "-Wno-unused-function", "-Wno-unreachable-code", "-g0"]
 
-# Written as .pyx: the parser, system calls, counter cells. The other modules are ordinary Python that is compiled as it stands,
-# with the C types of the .pxd beside it: what runs for each command and each mail (docs/decisions/compiled-core.md).
-MODULES = {
-    "smtpd._parser": "smtpd/_parser.pyx",
-    "smtpd._scan": "smtpd/_scan.pyx",
-    "smtpd._io": "smtpd/_io.pyx",
-    "smtpd.metrics._cells": "smtpd/metrics/_cells.pyx",
-    "smtpd.mail.reply": "smtpd/mail/reply.py",
-    "smtpd.mail.verdict": "smtpd/mail/verdict.py",
-    "smtpd.net.loop": "smtpd/net/loop.py",
-    "smtpd.net.stream": "smtpd/net/stream.py",
-    "smtpd.proto.events": "smtpd/proto/events.py",
-    "smtpd.proto.transaction": "smtpd/proto/transaction.py",
-    "smtpd.proto.dialogue": "smtpd/proto/dialogue.py",
-    "smtpd.proto.content": "smtpd/proto/content.py",
-    "smtpd.proto.commands": "smtpd/proto/commands.py",
-    "smtpd.proto.session": "smtpd/proto/session.py",
-    "smtpd.worker.account": "smtpd/worker/account.py",
-    "smtpd.worker.service": "smtpd/worker/service.py",
-    "smtpd.worker.connection": "smtpd/worker/connection.py",
-}
+MODULES = runpy.run_path("smtpd/compiled.py")["MODULES"]
 
-extensions = [Extension(name, [path], extra_compile_args=flags, define_macros=macros) for name, path in MODULES.items()]
+
+def source_of(module: str) -> str:
+    stem = module.replace(".", "/")
+    return stem + (".pyx" if os.path.exists(stem + ".pyx") else ".py")
+
+
+extensions = [Extension(name, [source_of(name)], extra_compile_args=flags, define_macros=macros) for name in MODULES]
 directives = {
     "language_level": 3,
     "linetrace": is_traced,
@@ -50,5 +37,5 @@ setup(
         extensions,
         compiler_directives=directives,
         build_dir="build/cython",
-    )
+    ),
 )

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import click
 
 from smtpd import __version__
+from smtpd.compiled import find_unbuilt
 from smtpd.errors import SmtpdError, StartupError
 from smtpd.log.descriptors import hold_standard_descriptors
 
@@ -28,7 +29,6 @@ _COMMANDS = {
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away: a target for benchmarks."),
 }
-_EXTENSIONS = ("smtpd._io", "smtpd._scan", "smtpd._parser", "smtpd.metrics._cells")
 _INTERRUPTED = 130  # as shells report an end by SIGINT
 
 
@@ -57,11 +57,8 @@ class LazyGroup(click.Group):
         hold_standard_descriptors()
         extra["standalone_mode"] = False
         try:
-            try:
-                result = super().main(args, prog_name or "smtpd", **extra)
-            except ImportError:
-                explain_import()
-                raise
+            check_build()
+            result = super().main(args, prog_name or "smtpd", **extra)
             sys.stdout.flush()
             code = result if isinstance(result, int) else os.EX_OK
         except click.UsageError as error:
@@ -84,17 +81,13 @@ class LazyGroup(click.Group):
         sys.exit(code)
 
 
-def explain_import() -> None:
-    """Raise a StartupError (EX_UNAVAILABLE) with what to do when a compiled part can't be imported."""
-    for name in _EXTENSIONS:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            text = f"the extension {name} is not built for this Python: run `make build`"
-            raise StartupError(text, os.EX_UNAVAILABLE) from None
-        except ImportError as error:
-            text = f"the extension {name} can't be loaded ({error}): run `make clean build`"
-            raise StartupError(text, os.EX_UNAVAILABLE) from None
+def check_build() -> None:
+    """Raise a StartupError (EX_UNAVAILABLE) when compiled modules are missing: half a build must not run."""
+    unbuilt = find_unbuilt()
+    if unbuilt:
+        more = f" and {len(unbuilt) - 1} more" if len(unbuilt) > 1 else ""
+        text = f"the extension {unbuilt[0]}{more} is not built for this Python: run `make build`"
+        raise StartupError(text, os.EX_UNAVAILABLE)
 
 
 def show_failure(error: SmtpdError) -> None:

@@ -99,6 +99,11 @@ class MailLog:
         self._put_characters += characters
         self._queue.put(lines)
 
+    @property
+    def waiting(self) -> int:
+        """Lines that were not handed over yet."""
+        return len(self._lines)
+
     def reopen(self) -> None:
         """Open the destination anew: a file that was rotated. Lines logged before this go to the old one."""
         self.end_turn()

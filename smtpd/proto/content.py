@@ -13,7 +13,7 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.dialogue import Dialogue
+from smtpd.proto.dialogue import END_OF_DATA, Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.trace import protocol_name
 from smtpd.proto.transaction import NO_PARAMETERS, Transaction, check_content_limits, check_whole_content
@@ -176,14 +176,14 @@ def finish_body(session: Dialogue, verdict: Verdict) -> None:
     """The answer to the whole content; whatever it is, the transaction is over."""
     transaction = session.transaction
     assert transaction is not None
-    verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA
+    verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA + END_OF_DATA
     transaction.is_reported = False  # the driver has settled the body with its verdict, or dropped it with the failure
-    session.transaction = None
-    session.state = states.GREETED
     if verdict.reply is None:
         session.error_count = session.junk_count = 0
     else:
         session.reject(ev.STAGE_BODY, verdict.reply, verdict.reason)
+    session.transaction = None
+    session.state = states.GREETED
     if not session.rules.is_lmtp:
         session.answer(verb, verdict.reply or replies.queued(verdict.queue_id))
         return
@@ -192,5 +192,5 @@ def finish_body(session: Dialogue, verdict: Verdict) -> None:
     ]
     for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
         session.output.append(reply.wire)
-        session.tally.append(verb * 1000 + reply.code)
+        session.tally.append(-reply.code)
     session.answer(verb, answers[-1])

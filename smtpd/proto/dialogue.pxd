@@ -1,9 +1,10 @@
 from smtpd.mail.reply cimport Reply
+from smtpd.proto.rules cimport Rules
 from smtpd.proto.transaction cimport Transaction
 
 
 cdef class Dialogue:
-    cdef public object rules
+    cdef public Rules rules
     cdef public object peer
     cdef public int state
     cdef public int paused
@@ -20,7 +21,6 @@ cdef class Dialogue:
     cdef public int error_count
     cdef public int junk_count
     cdef public int mail_count
-    cdef int _soft_errors
 
     cpdef abort(self, Reply reply, str reason)
     cpdef answer(self, int verb, Reply reply)

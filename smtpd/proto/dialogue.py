@@ -11,10 +11,12 @@ from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.events import Event
+from smtpd.proto.events import Event, Refusal
 from smtpd.proto.rules import Rules
 from smtpd.proto.states import PAUSED_DELAY, PAUSED_NOT
 from smtpd.proto.transaction import Transaction
+
+END_OF_DATA = 100
 
 
 class Peer:
@@ -31,11 +33,11 @@ class Peer:
 class Dialogue:
     """`tally` collects verb * 1000 + reply code of each command for the driver, who takes and empties it.
 
-    The list of verbs is `_parser.VERB_NAMES`; code 354 and the reply after it are both counted with DATA.
+    A reply that no command asked for (greeting, 421) is -code, the answer to the end of DATA (verb + END_OF_DATA) * 1000 + code.
+    Verbs are numbers of `_parser.VERB_NAMES`.
     """
 
     __slots__ = (
-        "_reader",
         "error_count",
         "events",
         "helo",
@@ -87,7 +89,7 @@ class Dialogue:
         self.token += 1
         if reply is not None:
             self.output.append(reply.wire)
-            self.tally.append(p.VERB_NONE * 1000 + reply.code)
+            self.tally.append(-reply.code)
         self.close(reason)
 
     # --- one place that sends and counts -----------------------------------------------------------------------------
@@ -142,7 +144,13 @@ class Dialogue:
         self.events.append(Event(ev.VIOLATION, kind))
 
     def reject(self, stage: str, reply: Reply, reason: str, recipient: bytes | None = None) -> Reply:
-        self.events.append(Event(ev.REJECT, (reply, reason, recipient), 0, stage))
+        """Tell the driver of a refusal with what the transaction is so far; return the reply."""
+        transaction = self.transaction
+        sender, count, size_bytes = None, 0, 0
+        if transaction is not None:
+            sender, count = transaction.reverse_path, len(transaction.recipients)
+            size_bytes = transaction.decoder.size_bytes if transaction.decoder is not None else 0
+        self.events.append(Event(ev.REJECT, Refusal(reply, reason, recipient, sender, count, size_bytes), 0, stage))
         return reply
 
     def drop_body(self) -> None:

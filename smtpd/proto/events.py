@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from smtpd.mail.reply import Reply
+
 ASK = 1  # `stage`, `token`: a check can't answer from memory; the session waits for resume(token, verdict)
 BODY_BEGIN = 2  # `data`: the Envelope; content follows
 BODY_CHUNK = 3  # `data`: bytes, decoded
 BODY_END = 4  # `token`: the content is whole; resume(token, verdict) after custody is durable
 BODY_ABORT = 5  # whatever was given of this body is void
-REJECT = 6  # `stage`, `data`: (Reply, reason, recipient or None): a command or content was refused for a reason that is counted
+REJECT = 6  # `stage`, `data`: Refusal: a command or content was refused for a reason that is counted
 VIOLATION = 7  # `data`: label of smtpd_protocol_violations_total
 DELAY = 8  # `token`: keep the output back for the rules' error delay, then resume(token)
 CLOSE = 9  # `data`: label of smtpd_sessions_ended_total; send what is left, then close
@@ -20,6 +22,22 @@ STAGE_MAIL = "mail"
 STAGE_RCPT = "rcpt"
 STAGE_DATA = "data"
 STAGE_BODY = "body"
+
+
+class Refusal:
+    """What was refused and why. `reason` is a label of smtpd_rejections_total; counts and size are those of the transaction."""
+
+    __slots__ = ("reason", "recipient", "recipient_count", "reply", "sender", "size_bytes")
+
+    def __init__(
+        self, reply: Reply, reason: str, recipient: bytes | None, sender: bytes | None, recipient_count: int, size_bytes: int
+    ) -> None:
+        self.reply = reply
+        self.reason = reason
+        self.recipient = recipient
+        self.sender = sender
+        self.recipient_count = recipient_count
+        self.size_bytes = size_bytes
 
 
 class Event:

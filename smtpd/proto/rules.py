@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import GO_ON, Verdict
+from smtpd.proto.states import refusal_table
 from smtpd.settings import LimitsSettings
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Rules:
         self.soft_errors = limits.soft_errors
         self.hard_errors = limits.hard_errors
         self.junk_limit = limits.junk_commands
+        self.refusals = refusal_table(is_lmtp)
         offered = {keyword for keyword in KEYWORDS if keyword != "DSN" or offers_dsn} - suppressed
         self.offers_size = "SIZE" in offered
         self.offers_8bitmime = "8BITMIME" in offered

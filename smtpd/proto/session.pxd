@@ -6,6 +6,10 @@ from smtpd.proto.dialogue cimport Dialogue
 cimport cython
 
 
+cdef long _IS_JUNK
+cdef int _CHECKED_FLAGS, _BDAT, _VERB_COUNT, _CONTENT, _CLOSED, _PAUSED_DELAY
+
+
 cdef class Session(Dialogue):
     cdef CommandReader _reader
 
@@ -19,6 +23,7 @@ cdef class Session(Dialogue):
 
     cpdef resume(self, int token, Verdict verdict=*)
     cpdef drain(self)
+    cpdef bint is_waiting_for_line(self)
 
     @cython.locals(verb=int, refusal=Reply)
     cpdef _handle_command(self, CommandReader reader, bint has_more)

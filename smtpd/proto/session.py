@@ -24,10 +24,16 @@ from smtpd.proto.rules import Rules
 from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_MAIL, PAUSED_NOT
 
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
-_REFUSED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL
-_NEWLINE = p.LINE_BARE_LF
+_CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
 _SYNCHRONIZING = frozenset({p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO, p.VERB_DATA, p.VERB_STARTTLS})
-_JUNK = frozenset({p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_AUTH, p.VERB_ETRN, p.VERB_EXPN})
+_JUNK = {p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_AUTH, p.VERB_ETRN, p.VERB_EXPN}
+# The same in C variables of the module (session.pxd): a look-up of a module's attribute costs more than the rest of a command.
+_IS_JUNK = sum(1 << verb for verb in _JUNK)
+_BDAT = p.VERB_BDAT
+_VERB_COUNT = p.VERB_COUNT
+_CONTENT = states.CONTENT
+_CLOSED = states.CLOSED
+_PAUSED_DELAY = states.PAUSED_DELAY
 
 
 class Session(Dialogue):
@@ -44,6 +50,7 @@ class Session(Dialogue):
     def start(self) -> None:
         """Greet."""
         self.output.append(self.rules.greeting)
+        self.tally.append(-220)
 
     def receive(self, data: bytearray, start: int, end: int) -> int:
         """Take data[start:end] as far as the session's state lets it; return the position after the last octet taken."""
@@ -51,10 +58,10 @@ class Session(Dialogue):
         reader = self._reader
         budget = COMMANDS_PER_TURN
         while position < end and not self.paused:
-            if self.state == states.CONTENT:
+            if self.state == _CONTENT:
                 position = take_content(self, data, position, end)
                 continue
-            if self.state == states.CLOSED:
+            if self.state == _CLOSED:
                 return end
             if not budget:
                 break
@@ -69,7 +76,7 @@ class Session(Dialogue):
         output = self.output
         if not output:
             return b""
-        if self.paused == PAUSED_DELAY:
+        if self.paused == _PAUSED_DELAY:
             return b""
         octets = output[0] if len(output) == 1 else b"".join(output)
         output.clear()
@@ -84,7 +91,6 @@ class Session(Dialogue):
     def has_events(self) -> bool:
         return bool(self.events)
 
-    @property
     def is_waiting_for_line(self) -> bool:
         """A command has begun to arrive and is not complete."""
         return self._reader.has_partial
@@ -117,18 +123,18 @@ class Session(Dialogue):
 
     def _handle_command(self, reader: CommandReader, has_more: bool) -> None:
         verb = reader.verb
-        if reader.flags & (_REFUSED_FLAGS | _NEWLINE):
+        if reader.flags & _CHECKED_FLAGS:
             refusal = self._check_octets(reader.flags)
             if refusal is not None:
-                if verb == p.VERB_BDAT:  # its chunk follows and can't be told from commands any more
+                if verb == _BDAT:  # its chunk follows and can't be told from commands any more
                     refusal = replies.BAD_CHUNK_SIZE
                 if not self.count_junk():
                     self.answer(p.VERB_OTHER, refusal)
                 return
-        if verb == p.VERB_BDAT:
+        if verb == _BDAT:
             self.answer(verb, begin_chunk(self, reader.argument))
             return
-        refusal = states.refusal(self.state, verb, self.rules.is_lmtp)
+        refusal = self.rules.refusals[self.state * _VERB_COUNT + verb]
         if refusal is not None:
             self.answer(verb, refusal)
             return
@@ -136,7 +142,7 @@ class Session(Dialogue):
             self.violation("pipelining")
             self.answer(verb, replies.PIPELINING_REFUSED)
             return
-        if verb in _JUNK and self.count_junk():
+        if _IS_JUNK >> verb & 1 and self.count_junk():
             return
         self.answer(verb, HANDLERS[verb](self, reader))
 

@@ -76,3 +76,8 @@ def refusal(state: int, verb: int, is_lmtp: bool) -> Reply | None:
     if is_lmtp and (state, verb) in LMTP_REFUSALS:
         return LMTP_REFUSALS[state, verb]
     return REFUSALS.get((state, verb), replies.BAD_SEQUENCE)
+
+
+def refusal_table(is_lmtp: bool) -> list[Reply | None]:
+    """Return `refusal` of every state and verb at once: the entry of state * VERB_COUNT + verb."""
+    return [refusal(state, verb, is_lmtp) for state in range(CLOSED + 1) for verb in range(p.VERB_COUNT)]

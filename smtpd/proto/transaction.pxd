@@ -1,5 +1,6 @@
 from smtpd._parser cimport BodyDecoder
 from smtpd.mail.reply cimport Reply
+from smtpd.proto.rules cimport Rules
 
 
 cdef class Transaction:
@@ -18,5 +19,5 @@ cdef class Transaction:
     cpdef fail(self, Reply reply, str reason)
 
 
-cpdef tuple check_content_limits(BodyDecoder decoder, rules)
-cpdef tuple check_whole_content(BodyDecoder decoder, rules)
+cpdef tuple check_content_limits(BodyDecoder decoder, Rules rules)
+cpdef tuple check_whole_content(BodyDecoder decoder, Rules rules)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from smtpd._parser import VERB_NAMES
 from smtpd.log.maillog import MailLog
 from smtpd.mail.envelope import Envelope
-from smtpd.mail.reply import Reply
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
+from smtpd.proto.dialogue import END_OF_DATA
+from smtpd.proto.events import Refusal
 from smtpd.proto.session import Session
 
 _RESULTS = ("accepted", "rejected", "deferred", "discarded")
@@ -45,18 +46,18 @@ class ListenerAccount:
             if known is None:
                 known = self._resolve(pair)
             cells.inc(known[0])
-            cells.inc(known[1])
+            if known[1] >= 0:
+                cells.inc(known[1])
             if counts is not None:
                 counts[pair] = counts.get(pair, 0) + 1
         tally.clear()
 
     def _resolve(self, pair: int) -> tuple[int, int]:
-        verb, code = divmod(pair, 1000)
-        known = (
-            self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]),
-            self._index.counter("smtpd_replies_total", code=str(code)),
-        )
-        self._pairs[pair] = known
+        """Return the cells of the reply and of the command, -1 for a reply that is none's."""
+        verb, code = divmod(pair, 1000) if pair >= 0 else (END_OF_DATA, -pair)
+        reply = self._index.counter("smtpd_replies_total", code=str(code))
+        command = self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]) if verb < END_OF_DATA else -1
+        known = self._pairs[pair] = (reply, command)
         return known
 
     def connected(self, client: str) -> None:
@@ -102,18 +103,21 @@ class ListenerAccount:
             log.message_id(queue_id, message_id)
             log.queued(queue_id, envelope.reverse_path, size_bytes, count)
 
-    def refused(self, session: Session, stage: str, reply: Reply, reason: str, recipient: bytes | None, client: str) -> None:
+    def refused(self, session: Session, stage: str, refusal: Refusal, client: str) -> None:
         """A command or a whole mail was refused; at the body stage the mail and its recipients are counted."""
-        index = self._index
-        self._cells.inc(index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=reason))
+        cells = self._cells
+        reply = refusal.reply
+        cells.inc(self._index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=refusal.reason))
         if stage == "body":
-            self._cells.inc(self._messages["deferred" if reply.code < 500 else "rejected"])
-        if self.is_logging and reason != "syntax":
-            transaction = session.transaction
-            sender = transaction.reverse_path if transaction is not None else None
+            result = "deferred" if reply.code < 500 else "rejected"
+            cells.inc(self._messages[result])
+            cells.add(self._message_bytes[result], refusal.size_bytes)
+            cells.add(self._recipients[result], refusal.recipient_count)
+        if self.is_logging and refusal.reason != "syntax":
             protocol = "LMTP" if session.rules.is_lmtp else "ESMTP" if session.is_extended else "SMTP"
             command = {"mail": "MAIL", "rcpt": "RCPT", "data": "DATA"}.get(stage, "END-OF-MESSAGE")
-            self.log.reject("", command, client, reply.text, sender, recipient, protocol, session.helo)
+            text = reply.text
+            self.log.reject("", command, client, text, refusal.sender, refusal.recipient, protocol, session.helo)
 
 
 def summarize(counts: dict[int, int]) -> dict[str, tuple[int, int]]:
@@ -121,8 +125,9 @@ def summarize(counts: dict[int, int]) -> dict[str, tuple[int, int]]:
     table: dict[str, tuple[int, int]] = {}
     for pair, count in counts.items():
         verb, code = divmod(pair, 1000)
-        if not verb or code == 354:
+        if verb <= 0 or code == 354:
             continue
+        verb %= END_OF_DATA
         name = "unknown" if VERB_NAMES[verb] == "other" else VERB_NAMES[verb]
         ok, total = table.get(name, (0, 0))
         table[name] = (ok + (count if code < 400 else 0), total + count)

@@ -8,6 +8,9 @@ from smtpd.worker.service cimport Service
 cimport cython
 
 
+cdef int _CHUNK, _BEGIN, _END, _CONTENT
+
+
 cdef class PendingMail:
     cdef public Connection connection
     cdef public str queue_id

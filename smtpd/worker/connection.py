@@ -25,6 +25,9 @@ from smtpd.worker.service import Service
 
 _HEAD_BYTES = 64 * 1024  # how much of a header is kept to look for Message-ID
 _NOBODY = StreamOwner()
+# In C variables of the module (connection.pxd), for the path of every mail.
+_CHUNK, _BEGIN, _END = ev.BODY_CHUNK, ev.BODY_BEGIN, ev.BODY_END
+_CONTENT = states.CONTENT
 
 
 class PendingMail:
@@ -113,11 +116,11 @@ class Connection(StreamOwner):
             position = session.receive(buffer, position, end)
         service = self.service
         now = service.loop.now
-        if session.state == states.CONTENT:
+        if session.state == _CONTENT:
             self._deadline = now + service.data_timeout
         else:
             self._deadline = now + service.command_timeout
-            if not session.is_waiting_for_line:
+            if not session.is_waiting_for_line():
                 self._line_started_at = 0.0
             elif not self._line_started_at:
                 self._line_started_at = now
@@ -176,11 +179,11 @@ class Connection(StreamOwner):
         while session.events:
             event = session.events.pop(0)
             kind = event.kind
-            if kind == ev.BODY_CHUNK:
+            if kind == _CHUNK:
                 self._write_body(event.data)
-            elif kind == ev.BODY_BEGIN:
+            elif kind == _BEGIN:
                 self._begin_body(event.data)
-            elif kind == ev.BODY_END:
+            elif kind == _END:
                 self._commit_body(event.token)
             elif kind == ev.BODY_ABORT:
                 self._abort_body()
@@ -189,8 +192,7 @@ class Connection(StreamOwner):
             elif kind == ev.VIOLATION:
                 self.service.account.violated(event.data)
             elif kind == ev.REJECT:
-                reply, reason, recipient = event.data
-                self.service.account.refused(session, event.stage, reply, reason, recipient, self.client)
+                self.service.account.refused(session, event.stage, event.data, self.client)
             elif kind == ev.DELAY:
                 self._delay(event)
 

@@ -39,6 +39,8 @@ from smtpd.worker.service import Service
 
 SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the GIL from the loop (DESIGN, section 3)
 HEARTBEAT_S = 0.25
+LOG_LOT = 1000  # lines handed over at once
+LOG_DELAY_S = 0.02  # how long a line may wait for company
 ORPHAN_GRACE_S = 2.0  # the master is gone: sessions get this long
 COLLECT_EVERY = 50_000  # allocations between looks for cycles; connections break theirs themselves
 _PACKET_BYTES = 65536
@@ -76,6 +78,7 @@ class Worker:
         self._connections: set[Connection] = set()
         self._is_draining = False
         self._is_done = False
+        self._is_log_due = False
         self._exit_code = os.EX_OK
         self._title_count = -1
         self._next_beat_at = 0.0
@@ -148,7 +151,7 @@ class Worker:
         self._boot.channel.setblocking(False)
         loop.add_reader(self._boot.channel.fileno(), self._on_channel)
         loop.at_turn_end(self._spool.end_turn)
-        loop.at_turn_end(self._log.end_turn)
+        loop.at_turn_end(self._pass_lines)
         self._scheduler.start()
         self._control.start()
         for acceptor in self._acceptors:
@@ -213,6 +216,19 @@ class Worker:
             self._cells.set(self._buffer, sum(c.stream.buffered_bytes for c in self._connections))
         if self._is_draining:
             self._end_if_idle()
+
+    def _pass_lines(self) -> None:
+        """Hand log lines over in lots: each hand-over wakes a thread that then wants the GIL."""
+        waiting = self._log.waiting
+        if waiting >= LOG_LOT:
+            self._log.end_turn()
+        elif waiting and not self._is_log_due:
+            self._is_log_due = True
+            self._loop.call_later(LOG_DELAY_S, self._pass_late_lines)
+
+    def _pass_late_lines(self) -> None:
+        self._is_log_due = False
+        self._log.end_turn()
 
     def _on_channel(self) -> None:
         try:

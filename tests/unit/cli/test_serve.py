@@ -60,5 +60,5 @@ def test_help_names_every_command_without_importing_them() -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     for command in ("serve", "check", "config", "queue", "sink"):
         assert f"  {command} " in ended.stdout
-    expected = ["smtpd.cli", "smtpd.cli.main", "smtpd.errors", "smtpd.log", "smtpd.log.descriptors"]
+    expected = ["smtpd.cli", "smtpd.cli.main", "smtpd.compiled", "smtpd.errors", "smtpd.log", "smtpd.log.descriptors"]
     assert ended.stdout.splitlines()[-1] == str(expected)

@@ -92,14 +92,14 @@ def test_reader_and_writer_of_one_descriptor_are_independent(loop):
 def test_reader_removed_by_an_earlier_callback_of_the_turn_is_not_called(loop):
     pairs = [socket.socketpair() for _ in range(2)]
     seen = []
+
+    def on_readable():
+        seen.append("called")
+        for other, _ in pairs:
+            loop.forget(other.fileno())
+
     for ours, theirs in pairs:
         ours.setblocking(False)
-
-        def on_readable(fd=ours.fileno()):
-            seen.append(fd)
-            for other, _ in pairs:
-                loop.forget(other.fileno())
-
         loop.add_reader(ours.fileno(), on_readable)
         theirs.send(b"x")
     loop.turn(1)

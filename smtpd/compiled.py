@@ -1,0 +1,56 @@
+"""Which modules are compiled: the one list that the build, the start-up check and the tests go by. A leaf.
+
+Those with a .pyx are written in Cython. The others are ordinary Python that is compiled as it stands, with the C types of the
+.pxd beside it: what runs for each command and each mail (docs/decisions/compiled-core.md). All or none: a process that finds
+some of them missing says so and does not start.
+"""
+
+from __future__ import annotations
+
+import os
+from importlib.machinery import EXTENSION_SUFFIXES
+
+MODULES = (
+    "smtpd._parser",
+    "smtpd._scan",
+    "smtpd._io",
+    "smtpd.metrics._cells",
+    "smtpd.mail.queue_id",
+    "smtpd.mail.reply",
+    "smtpd.mail.verdict",
+    "smtpd.net.loop",
+    "smtpd.net.stream",
+    "smtpd.proto.events",
+    "smtpd.proto.rules",
+    "smtpd.proto.transaction",
+    "smtpd.proto.dialogue",
+    "smtpd.proto.content",
+    "smtpd.proto.commands",
+    "smtpd.proto.session",
+    "smtpd.worker.account",
+    "smtpd.worker.service",
+    "smtpd.worker.connection",
+)
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def path_of(module: str, suffix: str) -> str:
+    """The file of a module with this suffix, whether it is there or not."""
+    return os.path.join(_ROOT, *module.split(".")) + suffix
+
+
+def find_unbuilt() -> list[str]:
+    """Return the modules that have no extension file beside their source."""
+    return [name for name in MODULES if not any(os.path.exists(path_of(name, suffix)) for suffix in EXTENSION_SUFFIXES)]
+
+
+def find_stale() -> list[str]:
+    """Return the modules whose extension is older than their source, which it would hide without a word."""
+    stale = []
+    for name in MODULES:
+        built = [os.path.getmtime(path) for suffix in EXTENSION_SUFFIXES if os.path.exists(path := path_of(name, suffix))]
+        sources = [os.path.getmtime(path) for suffix in (".py", ".pyx", ".pxd") if os.path.exists(path := path_of(name, suffix))]
+        if built and max(sources, default=0.0) > max(built):
+            stale.append(name)
+    return stale
