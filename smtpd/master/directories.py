@@ -62,6 +62,7 @@ def _prepare(path: str, mode: int, account: Account | None, *, is_ours: bool) ->
     try:
         for step in reversed(made):
             os.mkdir(step, mode)
+            os.chmod(step, mode)  # whatever the umask: a group may have to pass through run_dir
         if account is not None:
             if not made and is_ours and os.stat(path).st_uid == 0 and not os.listdir(path):
                 made.append(path)

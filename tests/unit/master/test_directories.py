@@ -23,12 +23,17 @@ def settings(folder: Path, destination: str = "stderr") -> Settings:
     )
 
 
-def test_everything_that_is_missing_is_made_once(tmp_path: Path) -> None:
-    for _ in range(2):
-        prepare_directories(settings(tmp_path, f"{tmp_path}/mail.log"), None)
-        check_directories(settings(tmp_path))
+def test_everything_that_is_missing_is_made_once_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        for _ in range(2):
+            prepare_directories(settings(tmp_path, f"{tmp_path}/mail.log"), None)
+            check_directories(settings(tmp_path))
+    finally:
+        os.umask(umask)
+    assert (tmp_path / "run" / "deep").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "spool").stat().st_mode & 0o777 == 0o700
-    assert (tmp_path / "mail.log").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "mail.log").stat().st_mode & 0o777 == 0o600
 
 
 @needs_root
