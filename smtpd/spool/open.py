@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from queue import SimpleQueue
 
 from smtpd.errors import SpoolError, SpoolFullError, StartupError
@@ -66,6 +67,7 @@ def open_spool(
         raise active
     space = SpaceWatch(loop, files, settings, lambda: spool.reusable_bytes, observers.space)
     spool.start(thread, adopter, active, space)
+    log.info("spool", f"shard {active.number:04d}, {active.count} mails, SQLite {sqlite3.sqlite_version}")
     return spool
 
 

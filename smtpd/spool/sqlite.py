@@ -118,6 +118,11 @@ class SqliteSpool:
         writer.state = COMMITTING
         writer.done = done
         spill = writer.spill
+        if self._is_closed:
+            if spill is not None:
+                spill.abort()
+            done(None, SpoolError("the spool is closed"))
+            return
         if spill is None:
             chunks = writer.chunks
             writer.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)

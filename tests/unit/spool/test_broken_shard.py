@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from pathlib import Path
 
 import pytest
@@ -72,6 +71,11 @@ def is_salvaged(rig: Rig) -> bool:
     return not rig.spool.shards[0].salvages  # type: ignore[attr-defined]
 
 
+def wait_for_salvage(rig: Rig) -> None:
+    rig.run_until(lambda: is_salvaged(rig))
+    rig.wait_for_thread()  # what it had to tell is told
+
+
 def test_a_failed_commit_refuses_its_batch_and_moves_the_rest(tmp_path: Path, failing: Failing) -> None:
     spool = tmp_path / "spool"
     with Rig(spool) as rig:
@@ -85,8 +89,7 @@ def test_a_failed_commit_refuses_its_batch_and_moves_the_rest(tmp_path: Path, fa
         after = accepted(rig.accept_all([make_body(3000) for _ in range(5)]))  # goes on without a restart
         assert rig.spool.shards[0].number == 1
         assert parse_shard(rig.spool.next_queue_id()) == 1
-        rig.run_until(lambda: is_salvaged(rig))
-        rig.loop.turn(0.1)
+        wait_for_salvage(rig)
         assert sorted(os.listdir(spool / "shards")) == ["0000.broken", "0001"]
         assert failing.directories[-1].endswith("0001")
         last_old = max(at for at, name in enumerate(failing.directories) if name.endswith("0000"))
@@ -156,8 +159,7 @@ def test_recovered_mail_survives_the_break_of_its_shard(tmp_path: Path, failing:
         first = rig.claim(50)
         failing.error = disk_error()
         rig.accept_all([make_body(100)])
-        rig.run_until(lambda: is_salvaged(rig))
-        rig.loop.turn(0.1)
+        wait_for_salvage(rig)
         found = [item.queue_id for item in first + rig.claim_all()]
         assert found == ids
 
@@ -173,7 +175,7 @@ def test_a_shard_breaks_again_while_it_is_copied(tmp_path: Path, failing: Failin
             assert isinstance(answer, ShardBrokenError)
             items.append(rig.accept(make_body(1000)))
             rig.settle(items.pop(len(items) // 2))
-        rig.run_until(lambda: is_salvaged(rig))
+        wait_for_salvage(rig)
         assert rig.spool.shards[0].number == 3
         expected = sorted(item.queue_id for item in items)
         assert sorted(m.queue_id for m in rig.query(lambda c: query.list_page(c, 0, 100))) == expected
@@ -277,17 +279,13 @@ def test_the_good_part_of_a_corrupted_shard_serves(tmp_path: Path) -> None:
     with Rig(spool) as rig:
         fresh = accepted(rig.accept_all([make_body(1000) for _ in range(10)]))
         whole: dict[str, SpoolItem] = {}
-        started_s = time.monotonic()
-        while time.monotonic() < started_s + 30:
-            for item in rig.claim_all():
-                try:
-                    if is_whole(rig.read(item)):
-                        whole[item.queue_id] = item
-                except SpoolError:
-                    continue
-            if is_salvaged(rig) and rig.spool.next_due_s() is None:
-                break
-            rig.loop.turn(0.1)
+        wait_for_salvage(rig)
+        for item in rig.claim_all():
+            try:
+                if is_whole(rig.read(item)):
+                    whole[item.queue_id] = item
+            except SpoolError:
+                continue
         assert 300 < len(whole) < 1000
         assert any("corrupt" in text or "malformed" in text for _, text in rig.reports), rig.reports
         for item in fresh:

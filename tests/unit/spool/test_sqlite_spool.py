@@ -222,9 +222,11 @@ def test_calls_after_close_answer_with_an_error(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "spool")
     item = rig.accept(make_body(100))
     item.body = None
+    writer = rig.spool.begin(rig.spool.next_queue_id(), make_envelope())
     rig.close()
     answers: list[object] = []
+    rig.spool.commit(writer, lambda item, error: answers.append(error))
     rig.spool.settle(item, None, 0.0, False, answers.append)
     rig.spool.open_body(item, lambda body, error: answers.append(error))
     rig.spool.query(rig.spool.shards[0], lambda c: None, lambda result, error: answers.append(error))
-    assert [type(answer) for answer in answers] == [SpoolError] * 3
+    assert [type(answer) for answer in answers] == [SpoolError] * 4
