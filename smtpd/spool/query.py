@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
 from smtpd.mail.envelope import Envelope, decode_envelope
 from smtpd.mail.outcome import Outcome, decode_outcomes
 from smtpd.spool import lock
@@ -24,8 +26,7 @@ STATES = (ACTIVE, DEFERRED, HELD)
 _COLUMNS = "SELECT id, due, held, attempts, size, spilled, queue_id, envelope, outcomes FROM mail"
 
 
-@dataclass(frozen=True, slots=True)
-class QueuedMail:
+class QueuedMail(msgspec.Struct, frozen=True):
     """One line of a listing. `due_s` is the Unix time of the next attempt, None while leased, fresh or held.
 
     `spill_name` is the file of a large body in the directory `spill` of its shard, "" when the body lies in the
@@ -93,17 +94,9 @@ def _mail_of(row: tuple[int, float | None, int, int, int, int, str, bytes, bytes
         state = HELD
     else:
         state = ACTIVE if due_s is None or attempts == 0 else DEFERRED
-    return QueuedMail(
-        row=number,
-        queue_id=queue_id,
-        state=state,
-        size_bytes=size,
-        attempts=attempts,
-        due_s=due_s,
-        envelope=decode_envelope(envelope),
-        outcomes=None if outcomes is None else decode_outcomes(outcomes),
-        spill_name=queue_id if spilled else "",
-    )
+    known = None if outcomes is None else decode_outcomes(outcomes)
+    spill_name = queue_id if spilled else ""
+    return QueuedMail(number, queue_id, state, size, attempts, due_s, decode_envelope(envelope), known, spill_name)
 
 
 # --- a stopped server ------------------------------------------------------------------------------------------------
