@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.mail.queue_id import parse_queue_id
 from smtpd.spool import query
 from smtpd.spool.base import SpoolItem
+from smtpd.spool.batch import Batch
+from smtpd.spool.database import ShardDatabase
 from smtpd.spool.schema import Pragmas
 
 
@@ -230,3 +233,27 @@ def test_calls_after_close_answer_with_an_error(tmp_path: Path) -> None:
     rig.spool.open_body(item, lambda body, error: answers.append(error))
     rig.spool.query(rig.spool.shards[0], lambda c: None, lambda result, error: answers.append(error))
     assert [type(answer) for answer in answers] == [SpoolError] * 4
+
+
+def test_a_stalled_disk_delays_answers_only_and_what_waits_is_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    may_commit = threading.Event()
+    real = ShardDatabase.commit
+
+    def stalled(database: ShardDatabase, batch: Batch) -> None:
+        may_commit.wait()
+        real(database, batch)
+
+    with Rig(tmp_path / "spool") as rig:
+        monkeypatch.setattr(ShardDatabase, "commit", stalled)
+        answers: list[SpoolItem | None] = []
+        for _ in range(30):
+            writer = rig.spool.begin(rig.spool.next_queue_id(), make_envelope())
+            writer.write(make_body(3000))
+            rig.spool.commit(writer, lambda item, error: answers.append(item))
+            rig.loop.turn(0.0)  # the loop goes on
+        assert answers == []
+        may_commit.set()
+        rig.run_until(lambda: len(answers) == 30)
+        assert all(item is not None for item in answers)
+        assert len(rig.commits) <= 3
+        assert [inserted for _, inserted, _ in rig.commits][-1] >= 25
