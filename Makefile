@@ -56,7 +56,7 @@ fuzz: $(VENV)/.dev
 
 # 200 rounds of kill -9 under load.
 soak: $(VENV)/.dev
-	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest tests/process/test_kill_rounds.py --timeout=3600
+	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest -s tests/process/test_kill_rounds.py
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info
