@@ -93,8 +93,7 @@ def bind_listener(settings: ListenerSettings, slots: int, owner_uid: int = -1) -
 
 
 def add_slot(listener: ListenerSockets, owner_uid: int = -1) -> socket.socket | None:
-    """One more socket on the listener's address, for the next slot (None for a shared one); raises as
-    above."""
+    """Bind one more socket on the listener's address for the next slot; None for a shared one, raises as above."""
     if listener.is_shared:
         return None
     first = listener.sockets[0]
