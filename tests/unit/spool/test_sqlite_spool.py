@@ -255,5 +255,6 @@ def test_a_stalled_disk_delays_answers_only_and_what_waits_is_one_commit(tmp_pat
         may_commit.set()
         rig.run_until(lambda: len(answers) == 30)
         assert all(item is not None for item in answers)
-        assert len(rig.commits) <= 3
-        assert [inserted for _, inserted, _ in rig.commits][-1] >= 25
+        # what was there when the thread looked, then all that came while it was stalled
+        assert len(rig.commits) <= 2
+        assert sum(inserted for _, inserted, _ in rig.commits) == 30
