@@ -88,6 +88,8 @@ class ShardDatabase:
             if is_new:
                 self._make_tables()
             self._load_state()
+            for statement in schema.INTAKE:
+                self.connection.execute(statement)
         except BaseException:
             self.connection.close()
             raise
@@ -174,6 +176,14 @@ class ShardDatabase:
 
     def commit(self, batch: Batch) -> None:
         """Make the whole batch durable, or nothing of it; raises sqlite3.Error."""
+        rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed)
+        if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary and rows:
+            self.connection.execute(schema.insert_intake(rows), batch.intake())  # a transaction by itself
+            self._note_commit(batch)
+        else:
+            self._commit_by_parts(batch)
+
+    def _commit_by_parts(self, batch: Batch) -> None:
         connection = self.connection
         execute = connection.execute
         before = (self._recovered_from, self._recovered_upto)
@@ -198,6 +208,9 @@ class ShardDatabase:
             self._recovered_from, self._recovered_upto = before
             self.roll_back()
             raise
+        self._note_commit(batch)
+
+    def _note_commit(self, batch: Batch) -> None:
         rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH
         self.add_to_wal(batch.body_bytes, rows)
         if batch.mails:
