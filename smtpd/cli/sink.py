@@ -33,7 +33,7 @@ def sink_command(listen: tuple[str, ...], workers: int, metrics: str, message_si
         raise click.BadParameter(str(error), param_hint="--message-size") from None
     with tempfile.TemporaryDirectory(prefix="smtpd-sink-") as run_dir:
         settings = sink_settings(listen, workers, metrics, run_dir, hostname or socket.gethostname(), verbose, size)
-        code = run_master(settings, "", lambda: settings, run_worker, lambda listeners, _: _announce(listeners))
+        code = run_master(settings, "sink", lambda: settings, run_worker, lambda listeners, _: _announce(listeners))
     sys.exit(code)
 
 

@@ -57,7 +57,9 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
     """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others."""
     name = envelope.client_name.encode("ascii", "replace")
     address = envelope.client_address
-    literal = ("IPv6:" + address if ":" in address else address).encode("ascii", "replace")
+    literal = b""
+    if address:  # a unix socket's peer has none
+        literal = b" [" + ("IPv6:" + address if ":" in address else address).encode("ascii", "replace") + b"]"
     helo = safe_helo(envelope.helo)
     with_for = b""
     if len(envelope.recipients) == 1:
@@ -65,6 +67,6 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
         if envelope.smtputf8 or path.isascii():
             with_for = b"\r\n\tfor <" + path + b">"
     return (
-        b"Received: from " + helo + b" (" + name + b" [" + literal + b"])\r\n\tby " + hostname + b" (smtpd) with "
+        b"Received: from " + helo + b" (" + name + literal + b")\r\n\tby " + hostname + b" (smtpd) with "
         + envelope.protocol.encode() + b" id " + queue_id.encode() + with_for + b";\r\n\t" + date + b"\r\n"
     )  # fmt: skip

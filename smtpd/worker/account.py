@@ -83,6 +83,9 @@ class ListenerAccount:
         if self.is_logging:
             self.log.timeout(stage, client)
 
+    def failed(self, client: str, text: str) -> None:
+        self.log.error("smtpd", f"internal fault in a session with {client}: {text}")
+
     def violated(self, kind: str) -> None:
         self._cells.inc(self._index.counter("smtpd_protocol_violations_total", kind=kind))
 

@@ -35,17 +35,19 @@ cdef class Connection(StreamOwner):
     cdef PendingMail _committing
     cdef bytes _head
     cdef str _ended
+    cdef bint _is_deep
     cdef double _started_at
     cdef double _line_started_at
     cdef double _deadline
     cdef Timer _timer
 
+    cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef start(self)
     cpdef drain(self)
     cpdef stop(self)
 
     @cython.locals(session=Session, service=Service, now=double, position=Py_ssize_t, was_paused=int)
-    cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
+    cpdef Py_ssize_t _take(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
 
     cpdef _lose(self)
     cpdef _settle_turn(self)

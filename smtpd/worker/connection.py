@@ -7,13 +7,14 @@ fires, so nothing is re-armed per line. Never parses, never formats a log line (
 from __future__ import annotations
 
 import time
+import traceback
 
 from smtpd._parser import find_header
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.verdict import Verdict
 from smtpd.net.loop import Timer
-from smtpd.net.stream import Stream, StreamOwner
+from smtpd.net.stream import READ_BYTES, Stream, StreamOwner
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.dialogue import Peer
@@ -65,8 +66,8 @@ class Connection(StreamOwner):
     """`service` is what all connections of a listener share."""
 
     __slots__ = (
-        "_committing", "_counts", "_deadline", "_ended", "_head", "_line_started_at", "_mail", "_started_at", "_timer",
-        "client", "service", "session", "stream",
+        "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_line_started_at", "_mail", "_started_at",
+        "_timer", "client", "service", "session", "stream",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
@@ -80,6 +81,7 @@ class Connection(StreamOwner):
         self._committing: PendingMail | None = None  # the session waits for its custody
         self._head: bytes | None = None
         self._ended = ""
+        self._is_deep = False  # the last read was full: more octets may wait
         self._started_at = loop.now
         self._line_started_at = 0.0
         self._deadline = loop.now + service.command_timeout
@@ -106,6 +108,13 @@ class Connection(StreamOwner):
     # --- the stream's calls ------------------------------------------------------------------------------------------
 
     def on_data(self, buffer: bytearray, start: int, end: int) -> int:
+        try:
+            return self._take(buffer, start, end)
+        except Exception as error:  # noqa: BLE001 - a fault that one client's octets find must not end the others' sessions
+            self._fail(error)
+            return end
+
+    def _take(self, buffer: bytearray, start: int, end: int) -> int:
         session = self.session
         position = session.receive(buffer, start, end)
         while session.events:
@@ -126,6 +135,7 @@ class Connection(StreamOwner):
                 self._line_started_at = now
         if session.paused:
             self.stream.pause()
+        self._is_deep = end - start >= READ_BYTES
         self._flush()
         return position
 
@@ -147,6 +157,14 @@ class Connection(StreamOwner):
         if self.session.tally:
             service.account.count_tally(self.session.tally, self._counts)
         service.account.disconnected(self.client, self._ended, service.loop.now - self._started_at, self._counts)
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of ours: say where, end this connection, keep nothing of its unfinished mail."""
+        where = traceback.extract_tb(error.__traceback__)[-1:]
+        place = f"{where[0].filename}:{where[0].lineno}" if where else "?"
+        self.service.account.failed(self.client, f"{type(error).__name__}: {error} at {place}")
+        self._lose()
+        self.stream.destroy()
 
     def _lose(self) -> None:
         session = self.session
@@ -172,7 +190,8 @@ class Connection(StreamOwner):
             if output:
                 self.stream.write(output)
         if self._ended:
-            self.stream.close(linger=self._ended not in ("quit", "client_lost"))
+            # QUIT with nothing behind it, as far as was read, is closed at once: that saves two turns on each connection
+            self.stream.close(linger=self._ended not in ("quit", "client_lost") or self._is_deep)
 
     def _handle_events(self) -> None:
         session = self.session

@@ -316,3 +316,31 @@ def test_soft_errors_delay_replies_and_hard_errors_end_it(rig):
     r.say(b"RCPT\r\n", b"503")
     r.say(b"RCPT\r\n", b"503")
     assert r.say(b"RCPT\r\n", b"421 4.7.0")
+
+
+def test_fault_of_ours_ends_one_connection_and_says_where(rig):
+    r = rig()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+
+    def fail():
+        raise RuntimeError("no id today")
+
+    r.spool.next_queue_id = fail
+    r.client.sendall(MAIL)
+    for _ in range(20):
+        r.loop.turn(0.01)
+    assert not r.service.connections
+    errors = [told for told in r.log.told if told[0] == "error"]
+    assert len(errors) == 1
+    assert "RuntimeError: no id today" in errors[0][2]
+    assert "test_connection.py" in errors[0][2]
+
+
+def test_octets_behind_quit_do_not_cost_the_reply(rig):
+    r = rig()
+    r.client.setblocking(True)
+    r.client.sendall(b"QUIT\r\n" + b"x" * 200_000)
+    for _ in range(20):
+        r.loop.turn(0.01)
+    assert r.client.recv(1000).endswith(b"221 2.0.0 Bye\r\n")
+    assert r.client.recv(1000) == b""  # a clean end; a reset would raise
