@@ -26,20 +26,7 @@ from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_MAIL, PAUSED_NO
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
 _SYNCHRONIZING = frozenset({p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO, p.VERB_DATA, p.VERB_STARTTLS})
-_JUNK = {
-    p.VERB_NONE,
-    p.VERB_OTHER,
-    p.VERB_HELP,
-    p.VERB_HELO,
-    p.VERB_EHLO,
-    p.VERB_LHLO,
-    p.VERB_RSET,
-    p.VERB_NOOP,
-    p.VERB_VRFY,
-    p.VERB_AUTH,
-    p.VERB_ETRN,
-    p.VERB_EXPN,
-}
+_JUNK = {p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_AUTH, p.VERB_ETRN, p.VERB_EXPN}
 # The same in C variables of the module (session.pxd): a look-up of a module's attribute costs more than the rest of a command.
 _IS_JUNK = sum(1 << verb for verb in _JUNK)
 _BDAT = p.VERB_BDAT

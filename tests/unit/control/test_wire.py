@@ -117,7 +117,9 @@ def test_pages_end_where_they_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     from smtpd.control import answer
 
     rows = [make_mail() for _ in range(answer.PAGE_MAILS)]
-    rows = [QueuedMail(number + 1, *(getattr(mail, name) for name in mail.__struct_fields__[1:])) for number, mail in enumerate(rows)]
+    rows = [
+        QueuedMail(number + 1, *(getattr(mail, name) for name in mail.__struct_fields__[1:])) for number, mail in enumerate(rows)
+    ]
     monkeypatch.setattr(answer, "list_page", lambda connection, after_row, limit: rows[after_row : after_row + limit])
     monkeypatch.setattr(answer, "_PAGE_BYTES", 1000)
     connection = sqlite3.connect(":memory:")
