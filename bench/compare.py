@@ -8,6 +8,7 @@ is reported. Ends by itself within `--limit` seconds and ends only what it start
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from bench.generator import GeneratorError, Load, drive
 from bench.machine import fdatasync_us, filesystem_of
 from bench.processes import NotReadyError
 from bench.results import end_in_order, scratch_folder, write_result, write_section
-from bench.servers import ALL, Server, SmtpdServer
+from bench.servers import ALL, Server, SmtpdServe, SmtpdSink
 from bench.tables import Round, render_tables, summarize
 
 LOADS = [
@@ -97,7 +98,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     kinds = [kind for kind in ALL if kind.name in chosen]
     loads = LOADS[:2] if options.quick else LOADS
     share = QUICK_SHARE if options.quick else options.share
-    SmtpdServer.workers = options.workers
+    SmtpdSink.workers = options.workers
+    SmtpdServe.workers = options.durable_workers or os.cpu_count() or 1
     with scratch_folder(options.dir) as folder:
         filesystem = filesystem_of(folder)
         if filesystem == "tmpfs":
@@ -128,6 +130,7 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--share", type=float, default=1.0, help="of each load's mails (default: 1)")
     parser.add_argument("--servers", default="", help=f"of {','.join(kind.name for kind in ALL)} (default: all)")
     parser.add_argument("--workers", type=int, default=1, help="of smtpd; the sinks beside it are one process")
+    parser.add_argument("--durable-workers", type=int, default=0, help="of smtpd serve; 0 = one per core, its own default")
     parser.add_argument("--dir", default="/var/tmp", help="where spools and queues lie (default: /var/tmp)")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds in all (default: 1800)")
     parser.add_argument("--quick", action="store_true", help="one short round, table only printed")

@@ -99,7 +99,7 @@ def render_tables(content: Mapping[str, Any]) -> str:
         parts.append(f"**{load[0].upper()}{load[1:]}**\n\n{markdown_table(head, rows)}")
     options = content["options"]
     parts.append(
-        f"Medians of {options['rounds']} round(s), {options['sessions']} sessions, {options['workers']} smtpd worker(s), "
+        f"Medians of {options['rounds']} round(s), {options['sessions']} sessions, {options['workers']} worker(s) of smtpd sink, "
         f"spool on {content['filesystem']}. Versions: "
         + "; ".join(f"{name}: {version}" for name, version in content["versions"].items())
         + "."

@@ -1,4 +1,4 @@
-"""System calls on raw descriptors that keep the GIL (DESIGN, section 3).
+"""System calls on raw descriptors that keep the GIL.
 
 `socket.recv` and `send` give the GIL up even on a non-blocking descriptor; with one busy Python thread beside the loop each
 call then waits up to a switch interval to get it back. These calls never block (descriptors must be non-blocking), never

@@ -1,6 +1,6 @@
 """Typed failures that more than one package raises or maps. A leaf: imports nothing of the project.
 
-Each spool failure maps to exactly one reply (REPLIES, "Content"); each start-up failure to one sysexits code.
+Each spool failure maps to exactly one reply (proto/replies.py); each start-up failure to one sysexits code.
 """
 
 import os

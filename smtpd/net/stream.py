@@ -16,7 +16,7 @@ from smtpd import _io
 from smtpd.net.loop import Loop, Timer
 
 READ_BYTES = 64 * 1024  # octets per connection and turn: the quantum that keeps one fat sender from starving the others
-LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply (REPLIES, "Connection")
+LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply
 LINGER_BYTES = 64 * 1024
 _EAGAIN = -errno.EAGAIN
 _BUFFER = bytearray(READ_BYTES)  # one for all: whatever is not taken during the call is copied

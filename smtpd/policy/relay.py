@@ -1,7 +1,7 @@
 """The checks every gateway has: is the domain ours, is there a route, is there room. All answer from memory.
 
 The decision is on the final domain alone: percent hack, bang path and quoted local parts never widen what is relayed, and
-for a relay domain they are refused, since the store behind us may reinterpret them (REPLIES, "Commands").
+for a relay domain they are refused, since the store behind us may reinterpret them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What every handler of a command sees: the session's state, and the one place where replies are queued and counted.
 
-Base of `session.Session`, apart so that commands and content can be modules of their own. Limits on errors and junk (REPLIES,
-"Connection") are held here, where the replies pass.
+Base of `session.Session`, apart so that commands and content can be modules of their own. Limits on errors and junk
+are held here, where the replies pass.
 """
 
 from __future__ import annotations

@@ -181,9 +181,9 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     allow_untrusted_routing: Annotated[
         bool, Key('Take recipients with "%", "!" or "@" in the local part; the store may reinterpret them')
     ] = False
-    trusted: Annotated[list[str], Key("Networks that are exempt from limits for clients", kind="network")] = msgspec.field(
-        default_factory=lambda: ["127.0.0.0/8", "::1"]
-    )
+    trusted: Annotated[
+        list[str], Key("Networks that limits for clients will not apply to (there are none yet)", kind="network")
+    ] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
 
 
 class SpoolSettings(Section, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ from smtpd.worker.connection import Connection
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
-SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the GIL from the loop (DESIGN, section 3)
+SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the GIL from the loop
 HEARTBEAT_S = 0.25
 LOG_LOT = 1000  # lines handed over at once
 LOG_DELAY_S = 0.02  # how long a line may wait for company
