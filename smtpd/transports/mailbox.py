@@ -1,8 +1,8 @@
 """Names of mailboxes: <domain>/<user> as folder names that no local part and no domain can bend. Pure, no file is touched.
 
 What stays as it is: a-z 0-9 and - _ . + = ~ (but not a dot or dash in front). Every other octet becomes %XX (two upper-case hex
-digits), so "Alice" is "%41lice", "../x" is "%2E.%2Fx", "é" is "%C3%A9". Upper case is escaped because folders of two mailboxes
-must differ on file systems that fold case too. The empty name is "%empty". A name whose escaped form is longer than 200 octets is
+digits), so "../x" is "%2E.%2Fx", "é" is "%C3%A9". Upper case would be escaped too, so that folders differ on file systems that
+fold case; `mailbox_of` folds it before. The empty name is "%empty". A name whose escaped form is longer than 200 octets is
 cut: every piece but the last ends in a lone "%" and holds the next one as a folder. All of it can be undone: `unescape_name`.
 
 A local part is compared as it was meant: quotes and backslashes are taken off first (RFC 5321 4.1.2: "a\\b"@d is ab@d).
@@ -90,5 +90,9 @@ def local_part(path: bytes) -> bytes:
 
 
 def mailbox_of(recipient: Recipient) -> tuple[str, ...]:
-    """Return the folders below the root that lead to a recipient's mailbox: domain first, then user."""
-    return escape_name(recipient.domain.encode("utf-8", "surrogateescape")) + escape_name(local_part(recipient.path))
+    """Return the folders below the root that lead to a recipient's mailbox: domain first, then user.
+
+    ASCII letters of the local part are folded to lower case: RFC 5321 2.4 lets the final system decide, and here, as with
+    Postfix's virtual(8) and Dovecot, Alice and alice are one user.
+    """
+    return escape_name(recipient.domain.encode("utf-8", "surrogateescape")) + escape_name(local_part(recipient.path).lower())

@@ -96,3 +96,10 @@ def test_local_parts_are_unquoted(path: bytes, local: bytes) -> None:
 def test_the_domain_comes_first_and_is_escaped_too() -> None:
     assert mailbox_of(Recipient(b"u@[127.0.0.1]", "[127.0.0.1]")) == ("%5B127.0.0.1%5D", "u")
     assert mailbox_of(Recipient(b"u@..", "..")) == ("%2E.", "u")
+
+
+def test_case_of_a_local_part_does_not_make_another_mailbox() -> None:
+    found = {
+        mailbox_of(Recipient(path, "example.org")) for path in (b"Alice@example.org", b"ALICE@Example.org", b"alice@example.org")
+    }
+    assert found == {("example.org", "alice")}
