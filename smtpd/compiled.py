@@ -46,11 +46,24 @@ def find_unbuilt() -> list[str]:
 
 
 def find_stale() -> list[str]:
-    """Return the modules whose extension is older than their source, which it would hide without a word."""
+    """Return the modules whose extension is older than their source, or left over: it would hide the source without a word."""
     stale = []
     for name in MODULES:
         built = [os.path.getmtime(path) for suffix in EXTENSION_SUFFIXES if os.path.exists(path := path_of(name, suffix))]
         sources = [os.path.getmtime(path) for suffix in (".py", ".pyx", ".pxd") if os.path.exists(path := path_of(name, suffix))]
         if built and max(sources, default=0.0) > max(built):
             stale.append(name)
-    return stale
+    return stale + _find_left_over()
+
+
+def _find_left_over() -> list[str]:
+    """Extensions of modules that are compiled no more: they would still be imported in place of the source."""
+    left_over = []
+    for folder, _, files in os.walk(os.path.join(_ROOT, "smtpd")):
+        for file in files:
+            suffix = next((suffix for suffix in EXTENSION_SUFFIXES if file.endswith(suffix)), "")
+            stem = os.path.join(folder, file.removesuffix(suffix)) if suffix else ""
+            name = os.path.relpath(stem, _ROOT).replace(os.sep, ".") if stem else ""
+            if name and name not in MODULES:
+                left_over.append(name)
+    return left_over

@@ -71,7 +71,8 @@ class QueueIdMaker:
         last_us = self._last_us
         now_us = now_us if now_us > last_us else last_us + 1
         self._last_us = now_us
-        head, tail = divmod(now_us, _TAIL_BASE)
+        head = now_us // _TAIL_BASE
+        tail = now_us - head * _TAIL_BASE
         if head != self._head_value:
             self._head_value = head
             self._head = encode_number(head, CLOCK_DIGITS - 4)
