@@ -2,6 +2,7 @@ from smtpd._parser cimport CommandReader
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
 from smtpd.proto.dialogue cimport Dialogue
+from smtpd.proto.events cimport Event
 from smtpd.proto.transaction cimport Transaction
 
 cimport cython

@@ -2,7 +2,8 @@ from smtpd._parser cimport BodyDecoder, CommandReader
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
 from smtpd.proto.dialogue cimport Dialogue
-from smtpd.proto.transaction cimport Transaction
+from smtpd.proto.events cimport Event
+from smtpd.proto.transaction cimport Transaction, check_content_limits, check_whole_content
 
 cimport cython
 

@@ -1,4 +1,5 @@
 from smtpd.mail.reply cimport Reply
+from smtpd.proto.events cimport Event, Refusal
 from smtpd.proto.rules cimport Rules
 from smtpd.proto.transaction cimport Transaction
 

@@ -1,3 +1,15 @@
+from smtpd.mail.reply cimport Reply
+
+
+cdef class Refusal:
+    cdef readonly Reply reply
+    cdef readonly str reason
+    cdef readonly bytes recipient
+    cdef readonly bytes sender
+    cdef readonly Py_ssize_t recipient_count
+    cdef readonly Py_ssize_t size_bytes
+
+
 cdef class Event:
     cdef readonly int kind
     cdef readonly int token

@@ -1,6 +1,7 @@
 from smtpd._parser cimport CommandReader
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
+from smtpd.proto.content cimport begin_chunk, finish_body, take_content
 from smtpd.proto.dialogue cimport Dialogue
 
 cimport cython

@@ -1,3 +1,4 @@
+from smtpd.mail.verdict cimport Verdict
 from smtpd.net.loop cimport Loop, Timer
 from smtpd.net.stream cimport Stream, StreamOwner
 from smtpd.proto.events cimport Event
