@@ -303,7 +303,7 @@ class ShardDatabase:
         The file itself gets shorter at the next checkpoint.
         """
         self.connection.executescript(f"PRAGMA incremental_vacuum({pages})")
-        self._estimated_wal_bytes += pages * self.page_bytes
+        self._estimated_wal_bytes += pages * self.page_bytes / 4  # most are only cut off
         self.count_free_pages()
 
     def read_body(self, row: int) -> bytes | None:

@@ -22,14 +22,12 @@ from smtpd.spool import lock, schema
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase, failure_of
 from smtpd.spool.salvage import Salvage
+from smtpd.spool.shrink import Shrinker
 
 FAILURES = (sqlite3.Error, OSError, SpoolError)
 _MAX_GROUP_MAILS = 1024
 _MAX_GROUP_BYTES = 16 << 20
 _RETRY_S = 1.0  # between attempts to get on after a full or broken disk
-_KEPT_FREE_BYTES = 64 << 20  # free pages that stay in the file: to give them back and take them again costs writes
-_GIVE_BACK_BYTES = 1 << 20  # of one step
-_GIVE_BACK_PAUSE_S = 0.01
 _PIECE_ROWS = 32  # of settlements on a full disk
 _FINISH_S = 15.0  # for a copy in progress when the process ends; what is left is copied anew by the next start
 _FREE_LOOK_S = 0.5  # how soon after a removal free pages are counted
@@ -53,7 +51,7 @@ class Shard:
         self.is_closed = False
         self.salvages: list[Salvage] = []
         self.retained: Batch | None = None  # settlements that found no room on the disk
-        self.is_giving_back = False
+        self.shrinker = Shrinker()
         self.look_at_s = 0.0  # when free pages are to be counted again, 0: not needed
         self.free_bytes = database.free_pages * database.page_bytes  # read by the loop thread
 
@@ -193,8 +191,8 @@ class ShardThread:
                 return 0.0
             if shard.salvages or shard.retained is not None or shard.database is None:
                 patience_s = max(0.01, self._retry_at_s - time.monotonic())
-            elif shard.is_giving_back or shard.look_at_s:
-                pause_s = _GIVE_BACK_PAUSE_S if shard.is_giving_back else _FREE_LOOK_S
+            elif shard.shrinker.is_wanted or shard.look_at_s:
+                pause_s = shard.shrinker.wait_s(time.monotonic()) if shard.shrinker.is_wanted else _FREE_LOOK_S
                 patience_s = pause_s if patience_s is None else min(pause_s, patience_s)
         return patience_s
 
@@ -232,8 +230,6 @@ class ShardThread:
         )
         if database is not None and database.is_checkpoint_due:
             self._checkpoint(shard, database)
-            if shard.is_giving_back and shard.database is database:
-                self._give_back(shard, database)  # under load, too, but only a step for each checkpoint
 
     def _on_commit_failure(self, shard: Shard, batch: Batch, failure: SpoolError) -> None:
         """Settlements never fail: they are noted for the salvage, or kept until the disk has room again."""
@@ -303,7 +299,8 @@ class ShardThread:
     def _note_free(self, shard: Shard, database: ShardDatabase) -> None:
         shard.look_at_s = 0.0
         shard.free_bytes = database.free_pages * database.page_bytes
-        shard.is_giving_back = shard.free_bytes > _KEPT_FREE_BYTES and self._pragmas.is_incremental
+        if self._pragmas.is_incremental:
+            shard.shrinker.note_free(shard.free_bytes, time.monotonic())
 
     # --- what is done between commits --------------------------------------------------------------------------------
 
@@ -319,13 +316,11 @@ class ShardThread:
                 self._retry_retained(shard)
             if is_late and shard.salvages and shard.database is not None:
                 self._copy(shard, shard.salvages[0], shard.database)
-            if shard.database is None or not self._turns.empty():
-                continue
-            if shard.is_giving_back:
-                self._give_back(shard, shard.database)
-            elif shard.look_at_s and now_s >= shard.look_at_s:
+            if shard.look_at_s and now_s >= shard.look_at_s and shard.database is not None:
                 shard.database.count_free_pages()
                 self._note_free(shard, shard.database)
+            if shard.shrinker.is_due(now_s, self._turns.empty()) and shard.database is not None:
+                self._give_back(shard, shard.database)
 
     def _retry_retained(self, shard: Shard) -> None:
         settlements = shard.retained
@@ -338,17 +333,19 @@ class ShardThread:
             self._retry_at_s = time.monotonic() + _RETRY_S
 
     def _give_back(self, shard: Shard, database: ShardDatabase) -> None:
+        started_s = time.monotonic()
         try:
-            database.give_back(_GIVE_BACK_BYTES // database.page_bytes)
+            database.give_back(shard.shrinker.pages)
         except FAILURES as error:
-            shard.is_giving_back = False
+            shard.shrinker.is_wanted = False
             failure = failure_of(error, database.directory)
             if isinstance(failure, ShardBrokenError):
                 self._break(shard, failure)
             return
-        shard.free_bytes = database.free_pages * database.page_bytes
-        if shard.free_bytes <= _KEPT_FREE_BYTES:
-            shard.is_giving_back = False
+        now_s = time.monotonic()
+        shard.shrinker.note_step(now_s - started_s, now_s)
+        self._note_free(shard, database)
+        if not shard.shrinker.is_wanted:
             self._checkpoint(shard, database)  # only now does the file get shorter
         elif database.is_checkpoint_due:
             self._checkpoint(shard, database)
@@ -360,7 +357,7 @@ class ShardThread:
             return
         self._report("error", f"{failure}; this shard is not written any more, its mail is copied to a new one")
         shard.database = None
-        shard.is_giving_back = False
+        shard.shrinker = Shrinker()
         shard.free_bytes = 0
         shard.salvages.append(Salvage(database, shard.lock))
         for noted in (settlements, shard.retained):

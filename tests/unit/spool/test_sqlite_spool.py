@@ -13,7 +13,7 @@ from spool_rig import Rig, is_whole, make_body, make_envelope
 from smtpd.errors import SpoolError
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.mail.queue_id import parse_queue_id
-from smtpd.spool import query
+from smtpd.spool import query, shrink
 from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
@@ -175,7 +175,8 @@ def test_wal_is_checkpointed_and_kept_at_its_size(tmp_path: Path) -> None:
 
 
 def test_freed_space_is_given_back_after_a_backlog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("smtpd.spool.shard._KEPT_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(shrink, "KEPT_FREE_BYTES", 1 << 20)
+    monkeypatch.setattr(shrink, "QUIET_S", 0.1)
     database = tmp_path / "spool/shards/0000/mail.db"
     with Rig(tmp_path / "spool", Pragmas(wal_bytes=1 << 20)) as rig:
         items = [item for _ in range(8) for item in rig.accept_all([make_body(60_000) for _ in range(20)])]
