@@ -92,8 +92,8 @@ class Batch:
 
     @property
     def is_ordinary(self) -> bool:
-        """Only whole mails with their bodies, and mails without a file that go: what one statement can do."""
-        return not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us) and (
+        """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
+        return bool(self.mails) and not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us) and (
             len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH
         )
 

@@ -177,7 +177,7 @@ class ShardDatabase:
     def commit(self, batch: Batch) -> None:
         """Make the whole batch durable, or nothing of it; raises sqlite3.Error."""
         rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed)
-        if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary and rows:
+        if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary:
             self.connection.execute(schema.insert_intake(rows), batch.intake())  # a transaction by itself
             self._note_commit(batch)
         else:
