@@ -40,7 +40,8 @@ class MailClient(threading.Thread):
         while not self._is_over.is_set():
             try:
                 with smtplib.SMTP(self._gateway.host, self._gateway.port, "client.example", timeout=10) as smtp:
-                    self._send_some(smtp)
+                    if smtp.ehlo()[0] != 421:  # left to itself, smtplib says HELO after a 421 and finds the connection ended
+                        self._send_some(smtp)
             except smtplib.SMTPResponseException as error:
                 if error.smtp_code != 421:
                     self.trouble.append(repr(error))
