@@ -93,8 +93,10 @@ class Batch:
     @property
     def is_ordinary(self) -> bool:
         """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
-        return bool(self.mails) and not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us) and (
-            len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH
+        return (
+            bool(self.mails)
+            and not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us)
+            and (len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH)
         )
 
     def intake(self) -> list[Any]:
