@@ -95,6 +95,7 @@ class ShardThread:
         self._thread = threading.Thread(target=self._run, name="shard", daemon=True)
         self._is_running = True
         self._retry_at_s = 0.0
+        self._short: set[Shard] = set()  # whose last commit failed, for want of room as a rule
         self._shards: list[Shard] = []
 
     def start(self) -> None:
@@ -139,6 +140,7 @@ class ShardThread:
         for salvage in shard.salvages:
             salvage.leave()
         shard.lock.release()
+        self._short.discard(shard)
 
     def remove_all(self) -> None:
         for shard in list(self._shards):
@@ -205,10 +207,17 @@ class ShardThread:
         elif batch.writes:
             started_s = time.monotonic()
             try:
+                is_large = len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH > _PIECE_ROWS
+                if is_large and shard in self._short and not self._checkpoint(shard, database):
+                    for salvage in shard.salvages:  # one may have come by it
+                        salvage.note(batch)
+                    raise SpoolFullError(f"{database.directory}: no room for a checkpoint yet")
                 if batch.spill_directory not in ("", database.spill_directory):
                     raise SpoolError("the shard broke after a large mail was written to its spill directory")
                 database.commit(batch)
+                self._short.discard(shard)
             except FAILURES as error:
+                self._short.add(shard)
                 self._on_commit_failure(shard, batch, failure_of(error, database.directory))
             if batch.removed and not shard.look_at_s:
                 shard.look_at_s = started_s + _FREE_LOOK_S
@@ -248,8 +257,19 @@ class ShardThread:
             batch.merge_settlements(settlements)
 
     def _settle_in_pieces(self, shard: Shard, settlements: Batch) -> bool:
-        """Commit a little at a time, within the WAL if need be, which is kept at its size; False: no room even for that."""
+        """Commit a little at a time, within the WAL, which is kept at its size; False: no room even for that.
+
+        A checkpoint comes before each piece: what lies in the WAL may make the database longer, and pieces that were written
+        behind it would take the very room for that. Without one a single piece is tried: the WAL may have room for it.
+        """
+        is_first = True
         while (database := shard.database) is not None and (piece := settlements.first_piece(_PIECE_ROWS)).writes:
+            if not self._checkpoint(shard, database):
+                if shard.database is not database:
+                    break  # it broke: what is left concerns the salvage
+                if not is_first:
+                    return False
+            is_first = False
             for is_last in (False, True):
                 try:
                     database.commit(piece)
@@ -286,15 +306,17 @@ class ShardThread:
             else:
                 read.error = read.error or SpoolError(f"{shard.lock.directory}: the body is missing")
 
-    def _checkpoint(self, shard: Shard, database: ShardDatabase) -> None:
+    def _checkpoint(self, shard: Shard, database: ShardDatabase) -> bool:
+        """False: no room for it; or it broke the shard, which then has another database."""
         try:
             database.checkpoint()
         except FAILURES as error:
             failure = failure_of(error, database.directory)
             if isinstance(failure, ShardBrokenError):
                 self._break(shard, failure)
-            return  # a full disk: the WAL goes on, and the next commit tells
+            return False  # a full disk: the WAL goes on, and the next commit tells
         self._note_free(shard, database)
+        return True
 
     def _note_free(self, shard: Shard, database: ShardDatabase) -> None:
         shard.look_at_s = 0.0
