@@ -40,6 +40,7 @@ class _CrossCheck:
         self._routes()
         self._limits()
         self._delivery()
+        self._bounce()
 
     def _fault(self, path: Path, text: str) -> None:
         self.faults.append(Finding(path, text))
@@ -127,6 +128,31 @@ class _CrossCheck:
             self._fault(path + ("path",), 'transport = "maildir" needs a path')
         elif route.transport != "maildir" and route.path:
             self._fault(path + ("path",), f"transport = {quote(route.transport)} takes no path")
+        if not self._good(path + ("next_hop",)):
+            return
+        if route.transport in ("smtp", "lmtp") and not route.next_hop:
+            self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} needs a next_hop")
+        elif route.transport not in ("smtp", "lmtp") and route.next_hop:
+            self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} takes no next_hop")
+        if route.transport == "lmtp" and any(hop.startswith("mx:") for hop in route.next_hop):
+            self._fault(path + ("next_hop",), "LMTP is not for hosts found by MX (RFC 2033 5)")
+        self._no_loop(path + ("next_hop",), route.next_hop)
+
+    def _no_loop(self, path: Path, next_hops: list[str]) -> None:
+        """A next hop that is one of our own listeners would send mail round in circles."""
+        own = {str(endpoint): listener for _, listener, endpoint in self._endpoints()}
+        for hop in next_hops:
+            if hop in own:
+                self._fault(
+                    path, f"{quote(hop)} is the listener {quote(listener_name(own[hop]))} of this gateway: mail would loop"
+                )
+
+    def _bounce(self) -> None:
+        bounce = self.settings.bounce
+        if bounce.enabled and not bounce.next_hop and self._good(("bounce",), ("bounce", "next_hop")):
+            self._fault(("bounce", "next_hop"), "enabled = true needs a next_hop for bounces")
+        if self._good(("bounce",), ("bounce", "next_hop")):
+            self._no_loop(("bounce", "next_hop"), bounce.next_hop)
 
     def _unreachable_routes(self) -> None:
         earlier: dict[str, int] = {}
@@ -136,15 +162,16 @@ class _CrossCheck:
                 if by is not None and by != number:
                     name = route_name(self.settings.route[by], by)
                     self._warn(("route", number, "domains"), f"{quote(domain)} is never reached: route {quote(name)} takes it")
-            for domain in route.domains:
-                earlier.setdefault(domain, number)
+            if not route.senders:
+                for domain in route.domains:
+                    earlier.setdefault(domain, number)
 
     def _unrouted_domains(self) -> None:
         refused = "is refused with 550 5.4.4, no route"
         if not self.settings.route:
             self._warn(("route",), f"there is no [[route]]: all mail {refused}")
             return
-        routed = {domain for route in self.settings.route for domain in route.domains}
+        routed = {domain for route in self.settings.route if not route.senders for domain in route.domains}
         if "*" in routed:
             return
         relay = self.settings.policy.relay_domains

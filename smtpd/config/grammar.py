@@ -26,6 +26,31 @@ def _address(text: str) -> str:
     return text
 
 
+def _next_hop(text: str) -> str:
+    """ "host:port", "[IPv6]:port", "unix:/path" as written, or "mx:" and a domain."""
+    if text.startswith("mx:"):
+        return "mx:" + (normal_host(text[3:]) if text != "mx:" else "")
+    if text.startswith("unix:"):
+        parse_endpoint(text)
+        return text
+    host, colon, port = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        raise ValueError(f'{quote(text)} has no port: expected "host:port", "[IPv6]:port", "unix:/path" or "mx:domain"')
+    if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(f"{quote(text)}: the port is not a number from 1 to 65535")
+    if host.startswith("[") or host.replace(".", "").isdigit():
+        parse_endpoint(text)
+        return text
+    return f"{normal_host(host)}:{int(port)}"
+
+
+def _ip(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError(f"{quote(text)} is not an IP address") from None
+
+
 def _http_address(text: str) -> str:
     if parse_endpoint(text).is_unix:
         raise ValueError('expected "address:port", not a unix socket')
@@ -152,12 +177,14 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "address": _address,
     "domain": _domain,
     "hostname": _hostname,
+    "ip": _ip,
     "http_address": _http_address,
     "line": _line,
     "log_destination": _log_destination,
     "mailbox": _mailbox,
     "name": _name,
     "network": normal_network,
+    "next_hop": _next_hop,
     "path": _path,
     "route_domain": _route_domain,
     "syslog_name": _syslog_name,

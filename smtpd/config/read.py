@@ -22,7 +22,6 @@ Path = tuple[str | int, ...]
 
 # Known to the design of the whole, but not to this version: silence would be worse than refusal.
 _LATER_KEYS = {
-    "bounce",
     "limits.connection_rate",
     "limits.connections",
     "limits.connections_per_client",
@@ -34,12 +33,10 @@ _LATER_KEYS = {
     "policy.check",
     "policy.recipients",
     "redis",
-    "route.next_hop",
-    "route.tls",
     "spool.jetstream",
     "tls",
 }
-_LATER_VALUES = {("spool.engine", "jetstream"), ("route.transport", "smtp"), ("route.transport", "lmtp")}
+_LATER_VALUES = {("spool.engine", "jetstream")}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")
 NOT_YET = "not supported by this version"
 

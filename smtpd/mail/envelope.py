@@ -32,6 +32,7 @@ class Envelope(msgspec.Struct, array_like=True):
 
     `received_at_s` is Unix time in seconds; `protocol` is the "with" keyword of RFC 3848 ("ESMTP"); `body` is "", "7BIT" or
     "8BITMIME"; `ret` is "", "FULL" or "HDRS"; `envid` is the xtext as given; `client_address` is without brackets.
+    `via` is "" for mail that takes its recipients' routes, "bounce" for what leaves by [bounce].
     """
 
     reverse_path: bytes
@@ -47,6 +48,7 @@ class Envelope(msgspec.Struct, array_like=True):
     body: str = ""
     ret: str = ""
     envid: bytes = b""
+    via: str = ""
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -17,7 +17,8 @@ class Outcome(msgspec.Struct, array_like=True):
 
     `status` is PENDING, DELIVERED, DEFERRED or UNDELIVERABLE; `code` the reply code of the next hop or 0; `dsn` the enhanced
     status code ("2.0.0"); `text` what was said, peer bytes already decoded and not yet escaped; `relay` who said it
-    ("maildir", "mx.example.org[192.0.2.1]:25"); `attempts` how often this recipient was tried; `at_s` Unix time of the last try.
+    ("maildir", "mx.example.org[192.0.2.1]:25"); `attempts` how often this recipient was tried; `at_s` Unix time of the last try;
+    `passes_dsn` whether the next hop took the request for a success report over (RFC 3461).
     """
 
     status: int = PENDING
@@ -27,6 +28,7 @@ class Outcome(msgspec.Struct, array_like=True):
     relay: str = ""
     attempts: int = 0
     at_s: float = 0.0
+    passes_dsn: bool = False
 
 
 _ENCODER = msgspec.msgpack.Encoder()

@@ -4,6 +4,7 @@ A leaf. Reading a file, and saying what is wrong with it, is `smtpd.config`'s.
 """
 
 from smtpd.settings.gateway import (
+    BounceSettings,
     DeliverySettings,
     LimitsSettings,
     ListenerSettings,
@@ -16,6 +17,7 @@ from smtpd.settings.gateway import (
 )
 
 __all__ = [
+    "BounceSettings",
     "DeliverySettings",
     "LimitsSettings",
     "ListenerSettings",

@@ -9,10 +9,10 @@ from typing import Annotated
 
 import msgspec
 
+from smtpd.settings.delivery import BounceSettings, DeliverySettings, RouteSettings
 from smtpd.settings.key import Key
+from smtpd.settings.section import DAY_S, TIB, Section
 
-_DAY_S = 86400.0
-_TIB = 1 << 40
 EHLO_KEYWORDS = (
     "PIPELINING",
     "SIZE",
@@ -23,10 +23,6 @@ EHLO_KEYWORDS = (
     "LIMITS",
     "DSN",
 )
-
-
-class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every section."""
 
 
 class ListenerSettings(Section, frozen=True, kw_only=True):
@@ -65,7 +61,7 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
 class LimitsSettings(Section, frozen=True, kw_only=True):
     """What a client may send, and how long it may take."""
 
-    message_size: Annotated[int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=_TIB, zero="no limit")] = (
+    message_size: Annotated[int, Key("Largest mail, announced as SIZE", kind="size", least=1024, most=TIB, zero="no limit")] = (
         50 * 1024 * 1024
     )
     line_length: Annotated[
@@ -74,7 +70,7 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
             "Longest text line of a mail without its CRLF (RFC 5322 2.1.1 allows 998)",
             kind="size",
             least=998,
-            most=_TIB,
+            most=TIB,
             zero="no limit",
         ),
     ] = 0
@@ -82,9 +78,7 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
         int,
         Key("Longest command line with its CRLF (RFC 5321 4.5.3.1.4)", kind="size", least=512, most=65536),
     ] = 2048
-    header_size: Annotated[int, Key("Largest header of a mail", kind="size", least=1024, most=_TIB, zero="no limit")] = (
-        1024 * 1024
-    )
+    header_size: Annotated[int, Key("Largest header of a mail", kind="size", least=1024, most=TIB, zero="no limit")] = 1024 * 1024
     recipients: Annotated[
         int,
         Key("Recipients of one mail, announced as LIMITS RCPTMAX", least=1, most=1_000_000, zero="no limit"),
@@ -125,10 +119,10 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
         ),
     ] = 100
     error_delay: Annotated[float, Key("Delay of each reply past soft_errors", kind="duration", least=0.0, most=60.0)] = 1.0
-    command_timeout: Annotated[float, Key("Longest silence between commands", kind="duration", least=0.001, most=_DAY_S)] = 300.0
-    data_timeout: Annotated[float, Key("Longest silence within a mail", kind="duration", least=0.001, most=_DAY_S)] = 180.0
+    command_timeout: Annotated[float, Key("Longest silence between commands", kind="duration", least=0.001, most=DAY_S)] = 300.0
+    data_timeout: Annotated[float, Key("Longest silence within a mail", kind="duration", least=0.001, most=DAY_S)] = 180.0
     command_deadline: Annotated[
-        float, Key("Longest time for one command to arrive", kind="duration", least=0.001, most=_DAY_S)
+        float, Key("Longest time for one command to arrive", kind="duration", least=0.001, most=DAY_S)
     ] = 300.0
     end_of_data_timeout: Annotated[
         float,
@@ -203,75 +197,13 @@ class SpoolSettings(Section, frozen=True, kw_only=True):
             "Larger mails are written to a file of their own as they arrive",
             kind="size",
             least=4096,
-            most=_TIB,
+            most=TIB,
         ),
     ] = 128 * 1024
-    free_bytes: Annotated[int, Key("Free space below which mail is refused with 452", kind="size", least=0, most=_TIB)] = (
+    free_bytes: Annotated[int, Key("Free space below which mail is refused with 452", kind="size", least=0, most=TIB)] = (
         64 * 1024 * 1024
     )
     free_inodes: Annotated[int, Key("Free inodes below which mail is refused with 452", least=0, most=1 << 40)] = 1000
-
-
-class RouteSettings(Section, frozen=True, kw_only=True):
-    """Where mail for some domains goes; the first match wins."""
-
-    domains: Annotated[
-        list[str],
-        Key(
-            'Domains of the recipients: "example.org", ".example.org" for all below it, "*" for the rest',
-            kind="route_domain",
-            example='["example.org", ".example.org"]',
-        ),
-    ]
-    transport: Annotated[
-        str,
-        Key(
-            "maildir files mail locally; discard drops it",
-            choices=("maildir", "discard"),
-            example='"maildir"',
-        ),
-    ]
-    name: Annotated[
-        str,
-        Key(
-            "Name of the route in metrics and messages",
-            kind="name",
-            empty='the transport and the number of the route, as "maildir-1"',
-            example='"store"',
-        ),
-    ] = ""
-    path: Annotated[
-        str,
-        Key(
-            "For maildir: the directory above <domain>/<user>/{tmp,new,cur}",
-            kind="path",
-            absent="needed for maildir, refused for others",
-            example='"/var/mail"',
-        ),
-    ] = ""
-
-
-class DeliverySettings(Section, frozen=True, kw_only=True):
-    """How often, how long and how much at once delivery is tried."""
-
-    retry: Annotated[
-        list[float],
-        Key("Waiting times between attempts; the last repeats", kind="duration", least=0.001, most=30 * _DAY_S),
-    ] = msgspec.field(default_factory=lambda: [300.0, 600.0, 1200.0, 2400.0, 3600.0])
-    lifetime: Annotated[
-        float,
-        Key("Age at which a mail is not tried any more", kind="duration", least=0.001, most=365 * _DAY_S),
-    ] = 5 * _DAY_S
-    memory: Annotated[
-        int,
-        Key(
-            "Just accepted mail kept in memory until it is delivered, for each worker",
-            kind="size",
-            least=0,
-            most=_TIB,
-        ),
-    ] = 16 * 1024 * 1024
-    concurrency: Annotated[int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)] = 200
 
 
 class MetricsSettings(Section, frozen=True, kw_only=True):
@@ -337,18 +269,19 @@ class Settings(Section, frozen=True, kw_only=True):
             "Time for sessions to finish their mail on a graceful stop",
             kind="duration",
             least=0.0,
-            most=_DAY_S,
+            most=DAY_S,
         ),
     ] = 30.0
     heartbeat_timeout: Annotated[
         float,
-        Key("A worker that stands still this long is replaced", kind="duration", least=1.0, most=_DAY_S),
+        Key("A worker that stands still this long is replaced", kind="duration", least=1.0, most=DAY_S),
     ] = 30.0
     listener: list[ListenerSettings] = []
     limits: LimitsSettings = LimitsSettings()
     policy: PolicySettings = PolicySettings()
     spool: SpoolSettings = SpoolSettings()
     route: list[RouteSettings] = []
+    bounce: BounceSettings = BounceSettings()
     delivery: DeliverySettings = DeliverySettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()
