@@ -15,7 +15,8 @@ from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.grammar import check_text
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration, parse_size
-from smtpd.settings.gateway import Section, Settings
+from smtpd.settings.gateway import Settings
+from smtpd.settings.section import Section
 from smtpd.settings.key import Key
 
 Path = tuple[str | int, ...]

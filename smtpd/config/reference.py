@@ -13,7 +13,8 @@ from smtpd.config.default import EMBEDDED
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size
 from smtpd.config.write import toml_value
-from smtpd.settings.gateway import Section, Settings
+from smtpd.settings.gateway import Settings
+from smtpd.settings.section import Section
 
 _COLUMNS = 108
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from smtpd.settings.gateway import Section
+from smtpd.settings.section import Section
 from smtpd.settings.key import Key
 
 _NO_KEY = Key("")

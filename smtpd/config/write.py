@@ -7,7 +7,8 @@ from typing import Any
 
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration
-from smtpd.settings.gateway import Section, Settings
+from smtpd.settings.gateway import Settings
+from smtpd.settings.section import Section
 
 _SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

@@ -14,7 +14,7 @@ from smtpd.config import embedded_default, examine, load_settings
 from smtpd.config.reference import conf_text, docs_text
 from smtpd.config.schema import fields_of
 from smtpd.settings import Settings
-from smtpd.settings.gateway import Section
+from smtpd.settings.section import Section
 
 ROOT = pathlib.Path(__file__).parents[3]
 EXAMPLES = sorted((ROOT / "conf" / "examples").glob("*.toml"))
