@@ -16,8 +16,8 @@ from smtpd.config.grammar import check_text
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration, parse_size
 from smtpd.settings.gateway import Settings
-from smtpd.settings.section import Section
 from smtpd.settings.key import Key
+from smtpd.settings.section import Section
 
 Path = tuple[str | int, ...]
 

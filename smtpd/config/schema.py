@@ -10,8 +10,8 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from smtpd.settings.section import Section
 from smtpd.settings.key import Key
+from smtpd.settings.section import Section
 
 _NO_KEY = Key("")
 

@@ -3,15 +3,13 @@
 A leaf. Reading a file, and saying what is wrong with it, is `smtpd.config`'s.
 """
 
+from smtpd.settings.delivery import BounceSettings, DeliverySettings, RouteSettings
 from smtpd.settings.gateway import (
-    BounceSettings,
-    DeliverySettings,
     LimitsSettings,
     ListenerSettings,
     LogSettings,
     MetricsSettings,
     PolicySettings,
-    RouteSettings,
     Settings,
     SpoolSettings,
 )
