@@ -21,7 +21,7 @@ from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.settings import DeliverySettings, LogSettings, RouteSettings, Settings
 from smtpd.spool.base import Body, SpoolItem
 from smtpd.spool.query import QueuedMail
-from smtpd.transports.base import Done
+from smtpd.transports.base import Done, LocalTransport
 
 START_S = 1_700_000_000.0
 
@@ -175,7 +175,7 @@ class FakeSpool:
         self._answer(lambda: done(mails, None))
 
 
-class FakeTransport:
+class FakeTransport(LocalTransport):
     """Answers as `answer(recipient)` says, at once or, when `is_slow`, by `finish`."""
 
     name = "fake"
@@ -187,13 +187,13 @@ class FakeTransport:
         self.tried: list[tuple[str, list[int], bytes | None]] = []
         self.waiting: deque[Callable[[], None]] = deque()
 
-    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done) -> None:
+    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, key: str = "") -> None:
         self.tried.append((item.queue_id, list(recipients), body.data))
         outcomes = [self.answer(item.envelope.recipients[index].path) for index in recipients]
         if self.is_slow:
-            self.waiting.append(lambda: done(outcomes))
+            self.waiting.append(lambda: done(outcomes, 0.0))
         else:
-            done(outcomes)
+            done(outcomes, 0.0)
 
     def finish(self, count: int = 1) -> None:
         for _ in range(count):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from smtpd.delivery.destination import Destination
 from smtpd.delivery.router import Route
 from smtpd.mail.outcome import DELIVERED, Outcome
 from smtpd.metrics._cells import Cells
@@ -60,10 +61,11 @@ class Tally:
 
 class Lane:
     """See the module's head. `active` are the mails leased by this process, kept by `enter` and `leave`; the tallies are of mails
-    that wait in the spool: `untried` (shown as active too: nobody has said no yet), `deferred` and `held`."""
+    that wait in the spool: `untried` (shown as active too: nobody has said no yet), `deferred` and `held`. `destinations` are
+    those that have mail now, by key. A lane that `is_suspended` starts nothing."""
 
-    __slots__ = ("_active_bytes", "_attempts", "_cells", "_gauges", "_queue_s", "_total_s", "_transmit_s", "active", "deferred",
-                 "held", "name", "number", "transport", "untried")  # fmt: skip
+    __slots__ = ("_active_bytes", "_attempts", "_cells", "_connect_s", "_gauges", "_queue_s", "_total_s", "_transmit_s", "active",
+                 "deferred", "destinations", "held", "is_suspended", "name", "number", "transport", "untried")  # fmt: skip
 
     def __init__(self, route: Route, transport: Transport, cells: Cells, index: CellIndex) -> None:
         self.number = route.number
@@ -74,6 +76,8 @@ class Lane:
         self.untried = Tally()
         self.deferred = Tally()
         self.held = Tally()
+        self.destinations: dict[str, Destination] = {}
+        self.is_suspended = False
         self._cells = cells
         name = route.name
         self._attempts = {
@@ -81,6 +85,7 @@ class Lane:
             for status, result in enumerate(("deferred", "delivered", "deferred", "bounced"))  # by outcome.STATUS
         }
         self._queue_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="queue")
+        self._connect_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="connect")
         self._transmit_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="transmit")
         self._total_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="total")
         self._gauges = [
@@ -88,6 +93,20 @@ class Lane:
                   for what in ("messages", "bytes", "oldest_age_seconds"))
             for state in _STATES
         ]  # fmt: skip
+
+    def destination_for(self, domain: str, now_s: float) -> Destination:
+        """Return where mail for a domain waits."""
+        key = domain if self.transport.is_per_domain else ""
+        found = self.destinations.get(key)
+        if found is None:
+            found = self.destinations[key] = Destination(self, key, now_s)
+        return found
+
+    def forget_idle(self) -> None:
+        """Let go of destinations that have no mail."""
+        for key in [key for key, destination in self.destinations.items() if destination.is_idle]:
+            del self.destinations[key]
+            self.transport.forget(key)
 
     def enter(self, attempt: Attempt) -> None:
         """The mail is leased and has recipients on this route."""
@@ -99,7 +118,7 @@ class Lane:
         del self.active[attempt]
         self._active_bytes -= attempt.item.size_bytes
 
-    def count(self, outcomes: list[Outcome], queue_s: float, transmit_s: float, total_s: float) -> None:
+    def count(self, outcomes: list[Outcome], queue_s: float, connect_s: float, transmit_s: float, total_s: float) -> None:
         """Count what an attempt made of some recipients; times in seconds."""
         cells = self._cells
         for outcome in outcomes:
@@ -107,6 +126,7 @@ class Lane:
             cells.inc(self._attempts[status])
             if status == DELIVERED:
                 cells.observe(self._queue_s, queue_s)
+                cells.observe(self._connect_s, connect_s)
                 cells.observe(self._transmit_s, transmit_s)
                 cells.observe(self._total_s, total_s)
 

@@ -6,10 +6,13 @@ Domains come as A-labels in lower case, as in the envelope. Knows nothing of tra
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from smtpd.settings import RouteSettings
+from smtpd.mail.address import AddressError, normal_domain
+from smtpd.mail.envelope import Envelope
+from smtpd.settings import BounceSettings, RouteSettings
 
+BOUNCE = "bounce"  # the name of the route of [bounce], and the value of Envelope.via
 _CACHE_MAX = 4096  # domains are the peers' to choose: the cache starts anew when it is full
 
 
@@ -28,45 +31,76 @@ class Route:
 
 
 class Router:
-    """Made from the [[route]] sections, in order."""
+    """Made from the [[route]] sections, in order, and [bounce], whose mail takes its own route, named "bounce"."""
 
-    def __init__(self, sections: Iterable[RouteSettings]) -> None:
+    def __init__(self, sections: Iterable[RouteSettings], bounce: BounceSettings | None = None) -> None:
         self.routes = [Route(number, settings) for number, settings in enumerate(sections)]
-        self._exact: dict[str, Route] = {}
-        self._below: dict[str, Route] = {}
-        self._rest: Route | None = None
-        self._cache: dict[str, Route | None] = {}
+        self._patterns: dict[str, list[Route]] = {}  # by domain, ".domain" or "*": in order
+        self._cache: dict[tuple[str, bytes], Route | None] = {}
+        self._has_senders = any(route.settings.senders for route in self.routes)
         for route in self.routes:
             for pattern in route.settings.domains:
-                pattern = pattern.lower()
-                if pattern == "*":
-                    self._rest = self._rest or route
-                elif pattern.startswith("."):
-                    self._below.setdefault(pattern[1:], route)
-                else:
-                    self._exact.setdefault(pattern, route)
+                self._patterns.setdefault(pattern.lower(), []).append(route)
+        self._bounce: Route | None = None
+        if bounce is not None and bounce.enabled:
+            settings = RouteSettings(
+                domains=[],
+                transport="smtp",
+                name=BOUNCE,
+                next_hop=bounce.next_hop,
+                tls=bounce.tls,
+                connections=bounce.connections,
+            )
+            self._bounce = Route(len(self.routes), settings)
+            self.routes.append(self._bounce)
 
-    def route_for(self, domain: str) -> Route | None:
-        """Return the route of a domain, None if there is none (550 5.4.4 at RCPT)."""
+    def route_of(self, envelope: Envelope, domain: str) -> Route | None:
+        """Return the route of a mail's recipients in a domain; None: there is none now."""
+        if envelope.via:
+            return self._bounce
+        return self.route_for(domain, envelope.reverse_path)
+
+    def route_for(self, domain: str, reverse_path: bytes = b"") -> Route | None:
+        """Return the route of a domain for mail from a sender, None if there is none (550 5.4.4 at RCPT)."""
+        sender = reverse_path.rpartition(b"@")[2] if self._has_senders else b""
+        key = (domain, sender)
         try:
-            return self._cache[domain]
+            return self._cache[key]
         except KeyError:
             pass
-        route = self._find(domain)
+        route = self._find(domain, sender)
         if len(self._cache) >= _CACHE_MAX:
             self._cache.clear()
-        self._cache[domain] = route
+        self._cache[key] = route
         return route
 
     def has_route(self, domain: str) -> bool:
-        """Whether mail for the domain has anywhere to go."""
+        """Whether mail for the domain from anybody has anywhere to go."""
         return self.route_for(domain) is not None
 
-    def _find(self, domain: str) -> Route | None:
-        matches = [self._rest, self._exact.get(domain)]
-        if not domain.startswith("["):  # an address literal has no parent domains
-            parent = domain.partition(".")[2]
-            while parent:
-                matches.append(self._below.get(parent))
-                parent = parent.partition(".")[2]
-        return min((route for route in matches if route is not None), key=lambda route: route.number, default=None)
+    def _find(self, domain: str, sender: bytes) -> Route | None:
+        matches: list[Route] = [*self._patterns.get("*", ()), *self._patterns.get(domain, ())]
+        for parent in _parents(domain):
+            matches += self._patterns.get(parent, ())
+        for route in sorted(matches, key=lambda route: route.number):
+            if not route.settings.senders or _is_among(sender, route.settings.senders):
+                return route
+        return None
+
+
+def _parents(domain: str) -> Iterator[str]:
+    """Yield ".example.org", ".org" for "www.example.org"; an address literal has no parent domains."""
+    while not domain.startswith("[") and (dot := domain.find(".")) >= 0:
+        yield domain[dot:]
+        domain = domain[dot + 1 :]
+
+
+def _is_among(sender: bytes, patterns: list[str]) -> bool:
+    """Whether a sender's domain is one of the patterns; the null reverse-path has none and never is."""
+    if not sender:
+        return False
+    try:
+        domain = normal_domain(sender.decode())
+    except (AddressError, UnicodeDecodeError):
+        return False
+    return domain in patterns or "*" in patterns or any(parent in patterns for parent in _parents(domain))

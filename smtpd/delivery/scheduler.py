@@ -8,17 +8,21 @@ says that it is undeliverable, it is held. Loop thread only.
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from smtpd.delivery.attempt import Attempt, Share
+from smtpd.delivery.attempt import Attempt
 from smtpd.delivery.census import Census
+from smtpd.delivery.destination import Destination, Share
 from smtpd.delivery.lane import Lane
 from smtpd.delivery.retry import RetrySchedule
 from smtpd.delivery.router import Route, Router
 from smtpd.errors import SpoolError
+from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import DEFERRED, DELIVERED, PENDING, UNDELIVERABLE, Outcome
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
@@ -37,6 +41,11 @@ _CHORES_S = 1.0
 _CLAIM_MAX = 100  # mails in one claim: envelopes to be decoded in one turn
 _STARTS_PER_TURN = 100
 _WAITING_MAX = 10_000  # accepted mails that wait in memory, about 1 KiB each without their bodies
+_DESTINATION_WAITING_MAX = 2500  # of them for one destination
+_CLAIMED_WAITING_MAX = 500  # mails behind which claimed mail doesn't wait in memory
+_CLAIMED_MAX = 2000  # mails claimed and not finished
+_COME_BACK_S = (1.0, 60.0)  # when mail that found no room is looked at again: bounds of what the pace so far suggests
+_BLOCKED_PAUSE_S = 0.25  # between claims that bring only mail for which there is no room
 
 
 class Scheduler:
@@ -57,22 +66,24 @@ class Scheduler:
         self._spool = spool
         self._router = router
         self.log = log
+        self.is_softening = settings.delivery.soft_bounce
         self.is_logging = settings.log.level == "info" and settings.log.destination != "none"
         delivery = settings.delivery
         self._concurrency = delivery.concurrency
-        self._claimed_share = max(1, delivery.concurrency // 4)  # due mail gets so much even while fresh mail floods in
         self._memory_bytes = delivery.memory
         self._schedule = RetrySchedule(delivery.retry, delivery.lifetime)
         self.lanes = [Lane(route, _make_transport(route, settings, files), cells, index) for route in router.routes]
         self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
-        self._fresh: deque[Attempt] = deque()
-        self._claimed: deque[Attempt] = deque()
-        self._claimed_count = 0  # waiting or in flight
+        self._by_name = {lane.name: lane for lane in self.lanes}
+        self._runnable: deque[Destination] = deque()  # those with mail waiting, in turn
+        self._waiting_count = 0  # shares
+        self._claimed_count = 0  # mails, waiting or in flight
         self._body_bytes = 0  # of bodies in memory, waiting or in flight
-        self._in_flight = 0
+        self._in_flight = 0  # shares
+        self._claim_again_at = 0.0
         self._is_starting = False
         self._is_claiming = False
-        self._census = Census(loop, spool, self._count_stored, self._maybe_claim)
+        self._census = Census(loop, spool, self._count_stored, partial(self._maybe_claim, 1))
         self._on_drained: Callable[[], None] | None = None
         self._is_draining = False
         self._timer: Timer | None = None
@@ -93,6 +104,11 @@ class Scheduler:
         self._on_drained = done
         self._maybe_drained()
 
+    def abandon(self) -> None:
+        """Give up what is in flight: each delivery gets its outcome now, and is tried again after the next start."""
+        for lane in self.lanes:
+            lane.transport.close()
+
     def _maybe_drained(self) -> None:
         if not self._in_flight and self._on_drained is not None:
             done, self._on_drained = self._on_drained, None
@@ -105,68 +121,103 @@ class Scheduler:
         if self._is_draining:
             return  # it has no due time, so the next start takes it up
         now_s = time.time()
+        attempt = Attempt(self, item, now_s, False)
+        self._share_out(attempt, now_s)
+        body = item.body
+        size_bytes = body.size_bytes if body is not None and body.data is not None else 0
+        for share in attempt.shares:
+            destination = share.destination
+            if destination is None or destination.lane.is_suspended:
+                self._launch(share, now_s)
+            elif body is not None and self._has_room(destination):
+                self._charge(share, size_bytes)
+                self._launch(share, now_s)
+            else:
+                self._wait(share, destination, size_bytes)
+
+    def _share_out(self, attempt: Attempt, now_s: float) -> None:
+        """Group the recipients that are still to be delivered by destination, in the order of their first recipients."""
+        item = attempt.item
         envelope = item.envelope
         recipients = envelope.recipients
-        if len(recipients) == 1:
-            route = self._router.route_for(recipients[0].domain)
-            shares: list[Share] = [(self._lane_of[route] if route is not None else None, _FIRST)]
+        if len(recipients) == 1 and item.outcomes is None:
+            attempt.set_shares([Share(attempt, self._destination_of(envelope, recipients[0].domain, now_s), _FIRST)])
         else:
-            shares = self._shares_of(item)
-        attempt = Attempt(self, item, shares, now_s, False)
-        for lane, _ in shares:
-            if lane is not None:
-                lane.enter(attempt)
-        body = item.body
-        if body is not None and body.data is not None:
-            attempt.body_bytes = body.size_bytes
-            self._body_bytes += body.size_bytes
-        if body is not None and not self._fresh and self._in_flight < self._concurrency:
-            self._in_flight += 1
-            attempt.transmit(now_s)
-        else:
-            self._wait(attempt)
+            shares: dict[Destination | None, list[int]] = {}
+            for index, recipient in enumerate(recipients):
+                if item.outcomes is None or item.outcomes[index].status in (PENDING, DEFERRED):
+                    destination = self._destination_of(envelope, recipient.domain, now_s)
+                    shares.setdefault(destination, []).append(index)
+            attempt.set_shares([Share(attempt, destination, indexes) for destination, indexes in shares.items()])
+        for lane in attempt.lanes:
+            lane.enter(attempt)
 
-    def _wait(self, attempt: Attempt) -> None:
-        if len(self._fresh) >= _WAITING_MAX:
-            self._give_back(attempt)
+    def _destination_of(self, envelope: Envelope, domain: str, now_s: float) -> Destination | None:
+        route = self._router.route_of(envelope, domain)
+        return None if route is None else self._lane_of[route].destination_for(domain, now_s)
+
+    def _has_room(self, destination: Destination) -> bool:
+        """Whether a mail that just came may start at once: nobody waits before it, and there is room."""
+        return (
+            not destination.waiting
+            and self._in_flight < self._concurrency
+            and destination.in_flight < destination.lane.transport.window(destination.key)
+        )
+
+    def _wait(self, share: Share, destination: Destination, size_bytes: int) -> None:
+        """Queue a share, with its body if memory allows; when too much waits already, send the mail back to the spool."""
+        attempt = share.attempt
+        most = _CLAIMED_WAITING_MAX if attempt.is_claimed else _DESTINATION_WAITING_MAX
+        if len(destination.waiting) >= most or self._waiting_count >= _WAITING_MAX:
+            if len(attempt.shares) == 1:
+                self._give_back(attempt, destination)
+            else:  # its other recipients are tried all the same
+                self._launch(share, time.time(), "too much mail waits for this next hop")
             return
-        if self._body_bytes > self._memory_bytes:
-            self._drop_body(attempt)
-        self._fresh.append(attempt)
+        budget = self._memory_bytes
+        if self._body_bytes + size_bytes > budget or destination.body_bytes + size_bytes > budget // 2:
+            if not attempt.is_started:
+                self._drop_body(attempt)
+        elif attempt.item.body is not None:
+            self._charge(share, size_bytes)
+        self._waiting_count += 1
+        destination.waiting.append(share)
+        if not destination.is_listed:
+            destination.is_listed = True
+            self._runnable.append(destination)
+
+    def _charge(self, share: Share, size_bytes: int) -> None:
+        share.body_bytes += size_bytes
+        self._body_bytes += size_bytes
+        if share.destination is not None:
+            share.destination.body_bytes += size_bytes
+
+    def _discharge(self, share: Share) -> None:
+        self._body_bytes -= share.body_bytes
+        if share.destination is not None:
+            share.destination.body_bytes -= share.body_bytes
+        share.body_bytes = 0
 
     def _drop_body(self, attempt: Attempt) -> None:
-        if attempt.item.is_spilled:
-            return  # its body takes no memory
-        self._body_bytes -= attempt.body_bytes
-        attempt.body_bytes = 0
-        attempt.item.body = None
+        if not attempt.item.is_spilled:  # a file takes no memory
+            attempt.item.body = None
+        for share in attempt.shares:
+            self._discharge(share)
 
-    def _give_back(self, attempt: Attempt) -> None:
-        """End the lease without an attempt: the mail is due at once and claimed when there is room."""
+    def _give_back(self, attempt: Attempt, destination: Destination) -> None:
+        """End the lease without an attempt: the mail is claimed again when there may be room."""
         item = attempt.item
         self._drop_body(attempt)
-        for lane, _ in attempt.shares:
-            if lane is not None:
-                lane.leave(attempt)
-                lane.untried.add(item.envelope.received_at_s, item.size_bytes)
+        lane = destination.lane
+        lane.leave(attempt)
+        (lane.deferred if item.attempts else lane.untried).add(item.envelope.received_at_s, item.size_bytes)
+        if attempt.is_claimed:
+            self._claimed_count -= 1
+        least_s, most_s = _COME_BACK_S
+        now_s = time.time()
+        wait_s = min(most_s, max(least_s, destination.drain_time_s(now_s)))
         outcomes = item.outcomes or [_PENDING] * len(item.envelope.recipients)
-        self._spool.settle(item, outcomes, time.time(), False, attempt.on_kept)
-
-    def _shares_of(self, item: SpoolItem) -> list[Share]:
-        """Group the recipients that are still to be delivered by route, in the order of the routes' first recipients."""
-        shares: dict[Lane | None, list[int]] = {}
-        outcomes = item.outcomes
-        for index, recipient in enumerate(item.envelope.recipients):
-            if outcomes is not None and outcomes[index].status not in (PENDING, DEFERRED):
-                continue
-            route = self._router.route_for(recipient.domain)
-            lane = self._lane_of[route] if route is not None else None
-            known = shares.get(lane)
-            if known is None:
-                shares[lane] = [index]
-            else:
-                known.append(index)
-        return list(shares.items())
+        self._spool.settle(item, outcomes, now_s + wait_s * random.uniform(0.5, 1.0), False, attempt.on_kept)
 
     # --- claims ------------------------------------------------------------------------------------------------------
 
@@ -175,18 +226,21 @@ class Scheduler:
         now_s = time.time()
         for lane in self.lanes:
             lane.publish(now_s)
-        self._maybe_claim()
+            lane.forget_idle()
+        self._start_waiting()  # windows may have grown meanwhile
+        self._maybe_claim(1)
         self._timer = self._loop.call_later(_CHORES_S, self._do_chores)
 
-    def _maybe_claim(self) -> None:
-        if self._census.is_counting() or self._is_claiming or self._is_draining or self._claimed:
+    def _maybe_claim(self, least: int = _CLAIM_MAX // 2) -> None:
+        """Claim what is due, unless there is room for less than `least` mails: a claim costs a commit."""
+        if self._census.is_counting() or self._is_claiming or self._is_draining:
             return
-        room = max(self._concurrency - self._in_flight - len(self._fresh), self._claimed_share - self._claimed_count)
-        if room <= 0:
+        room = _CLAIMED_MAX - self._claimed_count
+        if room < least:
             return
         due_s = self._spool.next_due_s()
         now_s = time.time()
-        if due_s is None or not self._schedule.is_due(due_s, now_s):
+        if due_s is None or not self._schedule.is_due(due_s, now_s) or self._loop.now < self._claim_again_at:
             return
         self._is_claiming = True
         self._spool.claim(min(room, _CLAIM_MAX), max(now_s, due_s), self._on_claimed)
@@ -199,22 +253,31 @@ class Scheduler:
         if self._is_draining:
             return  # leased by nobody then: the next start takes them up
         now_s = time.time()
+        before = self._claimed_count
         for item in items:
             self._take_claimed(item, now_s)
+        if self._claimed_count == before and items:
+            self._claim_again_at = self._loop.now + _BLOCKED_PAUSE_S
         self._start_waiting()
 
     def _take_claimed(self, item: SpoolItem, now_s: float) -> None:
         envelope = item.envelope
-        attempt = Attempt(self, item, self._shares_of(item), now_s, True)
+        attempt = Attempt(self, item, now_s, True)
         for lane in self._lanes_left(item):
             (lane.deferred if item.attempts else lane.untried).remove(envelope.received_at_s, item.size_bytes)
-        for known, _ in attempt.shares:
-            if known is not None:
-                known.enter(attempt)
+        self._share_out(attempt, now_s)
         if self.is_logging:
             self.log.queued(item.queue_id, envelope.reverse_path, item.size_bytes, len(envelope.recipients))
         self._claimed_count += 1
-        self._claimed.append(attempt)
+        if not attempt.shares:
+            self._finish(attempt)
+            return
+        for share in attempt.shares:
+            destination = share.destination
+            if destination is None or destination.lane.is_suspended:
+                self._launch(share, now_s)
+            else:
+                self._wait(share, destination, 0)
 
     def _count_stored(self, item: SpoolItem, is_held: bool) -> None:
         """The census has found a mail that was in the spool before us."""
@@ -224,10 +287,11 @@ class Scheduler:
 
     def _lanes_left(self, item: SpoolItem) -> set[Lane]:
         """The lanes on whose account a mail waits in the spool: those of recipients that aren't delivered."""
-        recipients = item.envelope.recipients
+        envelope = item.envelope
+        recipients = envelope.recipients
         outcomes = item.outcomes or [_PENDING] * len(recipients)
         routes = {
-            self._router.route_for(recipient.domain)
+            self._router.route_of(envelope, recipient.domain)
             for recipient, outcome in zip(recipients, outcomes, strict=True)
             if outcome.status != DELIVERED
         }
@@ -236,64 +300,91 @@ class Scheduler:
     # --- starting and finishing --------------------------------------------------------------------------------------
 
     def _start_waiting(self) -> None:
-        """Start what there is room for; never nested, however fast the transports answer."""
+        """Start what there is room for, one share of each destination in turn; never nested, however fast the answers are."""
         if self._is_starting or self._is_draining:
             return
         self._is_starting = True
         left = _STARTS_PER_TURN
-        while left and self._in_flight < self._concurrency:
-            attempt = self._next_waiting()
-            if attempt is None:
-                break
+        now_s = time.time()
+        runnable = self._runnable
+        blocked = 0
+        while left and blocked < len(runnable) and self._in_flight < self._concurrency:
+            destination = runnable.popleft()
+            if not destination.waiting:
+                destination.is_listed = False
+                continue
+            runnable.append(destination)
+            share = destination.waiting[0]
+            if not self._may_start(destination, share):
+                blocked += 1
+                continue
+            blocked = 0
             left -= 1
-            self._in_flight += 1
-            self._fetch_and_transmit(attempt)
+            destination.waiting.popleft()
+            self._waiting_count -= 1
+            self._launch(share, now_s)
         self._is_starting = False
         if not left:
             self._loop.ready(self._start_waiting)
-        elif not self._claimed:
+        else:
             self._maybe_claim()
 
-    def _next_waiting(self) -> Attempt | None:
-        claimed_in_flight = self._claimed_count - len(self._claimed)
-        queue = self._claimed if self._claimed and (claimed_in_flight < self._claimed_share or not self._fresh) else self._fresh
-        if not queue:
-            return None
-        attempt = queue[0]
-        item = attempt.item
-        if item.body is None and not item.is_spilled and attempt.needs_body:
-            if self._body_bytes + item.size_bytes > self._memory_bytes and self._in_flight:
-                return None  # when something ends there is room, or nothing left to wait for
-            attempt.body_bytes = item.size_bytes
-            self._body_bytes += item.size_bytes
-        return queue.popleft()
+    def _may_start(self, destination: Destination, share: Share) -> bool:
+        lane = destination.lane
+        if lane.is_suspended:
+            return True  # its answer is that
+        if destination.in_flight >= lane.transport.window(destination.key):
+            return False
+        item = share.attempt.item
+        if item.body is None and not item.is_spilled and lane.transport.needs_body:
+            size_bytes = item.size_bytes
+            budget = self._memory_bytes
+            is_short = self._body_bytes + size_bytes > budget or destination.body_bytes + size_bytes > budget // 2
+            if is_short and destination.in_flight:
+                return False  # when something ends there is room; without anything under way there is nothing to wait for
+            self._charge(share, size_bytes)
+        return True
 
-    def _fetch_and_transmit(self, attempt: Attempt) -> None:
-        if attempt.item.body is None and attempt.needs_body:
-            self._spool.open_body(attempt.item, attempt.on_body)
-        else:
-            attempt.transmit(time.time())
+    def _launch(self, share: Share, now_s: float, refusal: str = "") -> None:
+        """Start a share; or defer it at once because of `refusal`."""
+        self._in_flight += 1
+        if share.destination is not None:
+            share.destination.in_flight += 1
+        share.attempt.start(share, now_s, refusal)
 
-    def finished(self, attempt: Attempt) -> None:
-        """Every route of the mail has answered: settle it (called by the attempt)."""
-        item = attempt.item
-        for lane, _ in attempt.shares:
-            if lane is not None:
-                lane.leave(attempt)
+    def fetch_body(self, attempt: Attempt) -> None:
+        """Get the body from the spool (called by the attempt)."""
+        self._spool.open_body(attempt.item, attempt.on_body)
+
+    def share_done(self, attempt: Attempt, share: Share, is_last: bool) -> None:
+        """A share of the mail has its outcomes (called by the attempt)."""
         self._in_flight -= 1
-        self._body_bytes -= attempt.body_bytes
-        item.body = None
+        destination = share.destination
+        if destination is not None:
+            destination.in_flight -= 1
+            destination.finished += 1
+        self._discharge(share)
+        if is_last:
+            self._finish(attempt)
+        if self._runnable or attempt.is_claimed:
+            self._start_waiting()
+        if self._on_drained is not None:
+            self._maybe_drained()
+
+    def _finish(self, attempt: Attempt) -> None:
+        """Every share of the mail is done: settle it."""
+        item = attempt.item
+        for lane in attempt.lanes:
+            lane.leave(attempt)
         if attempt.is_claimed:
             self._claimed_count -= 1
         outcomes = attempt.outcomes
         if outcomes is None:
+            item.body = None
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
         else:
             self._settle_outcomes(attempt, outcomes)
-        if self._fresh or self._claimed or attempt.is_claimed:
-            self._start_waiting()
-        if self._on_drained is not None:
-            self._maybe_drained()
+            item.body = None
 
     def _settle_outcomes(self, attempt: Attempt, outcomes: list[Outcome]) -> None:
         item = attempt.item

@@ -1,4 +1,4 @@
-"""The face of every transport (maildir, discard; smtp and lmtp come with the relay)."""
+"""The face of every transport (smtp, lmtp, maildir, discard)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,48 @@ from typing import Protocol
 from smtpd.mail.outcome import Outcome
 from smtpd.spool.base import Body, SpoolItem
 
-Done = Callable[[list[Outcome]], None]
+Done = Callable[[list[Outcome], float], None]
 
 
 class Transport(Protocol):
     """`deliver` tries some recipients of one mail. `recipients` are indexes into the envelope's list; `done` gets one outcome
-    for each of them in the same order, on the loop thread, exactly once (possibly before `deliver` returns). Never raises.
+    for each of them in the same order and the seconds spent on connecting, on the loop thread, exactly once (possibly before
+    `deliver` returns). Never raises.
 
     The outcomes and their list may be shared by many mails: whoever gets them changes neither. `attempts` and `at_s` are the
-    scheduler's to fill in. A transport that says `needs_body = False` may be given any body, an empty one too."""
+    scheduler's to fill in. A transport that says `needs_body = False` may be given any body, an empty one too. `is_per_domain`:
+    recipients of different domains have different next hops, so each domain waits for itself; `key` is then the domain, else "".
+    """
 
     name: str
     needs_body: bool
+    is_per_domain: bool
 
-    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done) -> None: ...
+    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, key: str = "") -> None: ...
+
+    def window(self, key: str) -> int:
+        """Return how many deliveries may be under way at once to this destination, now."""
+        ...
+
+    def forget(self, key: str) -> None:
+        """Nothing waits for this destination any more: what is kept for it may go."""
+        ...
+
+    def close(self) -> None:
+        """End what is under way: each delivery gets its outcome now."""
+        ...
+
+
+class LocalTransport:
+    """What transports without a next hop have in common."""
+
+    is_per_domain = False
+
+    def window(self, key: str) -> int:
+        return 1 << 30
+
+    def forget(self, key: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass

@@ -17,7 +17,7 @@ from collections import deque
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.net.files import FilesThread
 from smtpd.spool.base import Body, SpoolItem
-from smtpd.transports.base import Done
+from smtpd.transports.base import Done, LocalTransport
 from smtpd.transports.folders import DurableNames
 from smtpd.transports.mailbox import mailbox_of
 from smtpd.transports.maildir_batch import Batch, Copy
@@ -43,7 +43,7 @@ class _Job:
     def on_copied(self) -> None:
         self.left -= 1
         if not self.left:
-            self.done(self._outcomes())
+            self.done(self._outcomes(), 0.0)
 
     def _outcomes(self) -> list[Outcome]:
         if len(self.recipients) == 1 and self.copies[0][0].failure is None:
@@ -57,7 +57,7 @@ class _Job:
         return outcomes
 
 
-class MaildirTransport:
+class MaildirTransport(LocalTransport):
     """`root` is the folder above <domain>/<user>; `hostname` ends each file's name. `files` must be running."""
 
     name = "maildir"
@@ -72,7 +72,7 @@ class MaildirTransport:
         self._durable = DurableNames()
         self._names: dict[tuple[bytes, str], tuple[str, ...]] = {}
 
-    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done) -> None:
+    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, key: str = "") -> None:
         """See Transport. The body is read on the files thread until `done`."""
         envelope = item.envelope
         job = _Job(recipients, done)
@@ -80,12 +80,12 @@ class MaildirTransport:
         places_by_mailbox: dict[tuple[str, ...], list[int]] = {}
         for place, index in enumerate(recipients):
             recipient = envelope.recipients[index]
-            key = (recipient.path, recipient.domain)
-            mailbox = self._names.get(key)
+            address = (recipient.path, recipient.domain)
+            mailbox = self._names.get(address)
             if mailbox is None:
                 if len(self._names) >= _NAMES_MAX:
                     self._names.clear()
-                mailbox = self._names[key] = mailbox_of(recipient)
+                mailbox = self._names[address] = mailbox_of(recipient)
             places = places_by_mailbox.get(mailbox)
             if places is None:
                 places_by_mailbox[mailbox] = places = []

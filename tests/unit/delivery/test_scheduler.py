@@ -95,17 +95,17 @@ def test_quick_transports_do_not_nest(make_bench: MakeBench) -> None:
     bench = make_bench(concurrency=1)
     transport = bench.transports["first"]
     transport.is_slow = True
-    for _ in range(3000):
+    for _ in range(2000):
         bench.send()
     transport.is_slow = False
     transport.finish()  # all the others follow
     bench.loop.run_ready()
     assert bench.spool.rows == {}
-    assert len(transport.tried) == 3000
+    assert len(transport.tried) == 2000
 
 
 def test_bodies_over_the_memory_budget_are_dropped_and_read_back(make_bench: MakeBench) -> None:
-    bench = make_bench(concurrency=1, memory=100)
+    bench = make_bench(concurrency=1, memory=200)  # of which one destination may have half
     transport = bench.transports["first"]
     transport.is_slow = True
     rows = [bench.send(body=b"x" * 40) for _ in range(6)]
@@ -137,7 +137,8 @@ def test_mail_beyond_what_memory_holds_goes_back_and_comes_again(make_bench: Mak
     bench.scheduler.start()
     transport.is_slow = True
     rows = [bench.send() for _ in range(5)]
-    assert [row.due_s for row in rows] == [None, None, None, START_S, START_S]
+    assert [row.due_s is not None for row in rows] == [False, False, False, True, True]
+    assert all(START_S < (row.due_s or 0.0) <= START_S + 1.0 for row in rows[3:])
     assert [outcome.status for outcome in rows[4].outcomes] == [PENDING]
     assert bench.gauge("smtpd_queue_messages", route="first", state="active") == 5
     transport.is_slow = False
@@ -234,7 +235,8 @@ def test_due_mail_gets_its_share_while_fresh_mail_floods_in(make_bench: MakeBenc
     assert [row for row in old if row.item.row in bench.spool.rows] == []
 
 
-def test_claims_are_bounded_by_the_room_there_is(make_bench: MakeBench) -> None:
+def test_claims_are_bounded_by_the_room_there_is(make_bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_rig.scheduler_module, "_CLAIMED_MAX", 5)
     bench = make_bench(concurrency=5)
     bench.transports["first"].is_slow = True
     for _ in range(20):
@@ -242,6 +244,7 @@ def test_claims_are_bounded_by_the_room_there_is(make_bench: MakeBench) -> None:
     bench.scheduler.start()
     assert [limit for limit, _ in bench.spool.claims] == [5]
     bench.transports["first"].finish(2)
+    bench.loop.advance(1.0)
     assert sum(limit for limit, _ in bench.spool.claims) == 7
     assert len(bench.transports["first"].tried) == 7
 

@@ -43,7 +43,7 @@ class Post:
         for number, (item, body) in enumerate(mails):
             everyone = list(range(len(item.envelope.recipients)))
 
-            def done(outcomes: list[Outcome], number: int = number) -> None:
+            def done(outcomes: list[Outcome], connect_s: float, number: int = number) -> None:
                 assert number not in answers
                 answers[number] = outcomes
 
@@ -122,7 +122,7 @@ def test_a_big_spilled_body_passes_whole_and_others_get_their_turn(post: Post, t
     spill = tmp_path / "spill"
     spill.write_bytes(line * 200_000)
     answers: list[str] = []
-    post.transport.deliver(make_item(), Body(None, str(spill), len(line) * 200_000), [0], lambda outcomes: answers.append("mail"))
+    post.transport.deliver(make_item(), Body(None, str(spill), len(line) * 200_000), [0], lambda *_: answers.append("mail"))
     post.files.submit(lambda: None, lambda result, failure: answers.append("other"))
     while len(answers) < 2:
         post.loop.turn(TIMEOUT_S)

@@ -1,0 +1,133 @@
+"""What all workers of a host know together of each next hop: who has how many connections to it, and until when it is set aside.
+
+Lives in shared memory that the master makes before it forks. Each process counts its connections in a column of its own, so no
+count outlives its process: the master clears a column when it gives it to the next one. Rows are found by a hash of the next
+hop's name and entered under a file lock (which the kernel takes back from a process that dies); reading takes no lock. A full
+table fails open: a next hop without a row is known to each process by itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import mmap
+import os
+
+ROWS = 4096
+COLUMNS = 128
+_TEXT_BYTES = 240
+_HEAD_CELLS = 4  # key, set aside until (monotonic s), failures, version of the text
+_ROW_CELLS = _HEAD_CELLS + COLUMNS
+_PROBES = 16
+
+
+class HopTable:
+    """Made once by the master. `column` of a process is any number below COLUMNS that no other living process has."""
+
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("smtpd-next-hops", os.MFD_CLOEXEC)
+        cells_bytes = ROWS * _ROW_CELLS * 8
+        os.ftruncate(self._fd, cells_bytes + ROWS * _TEXT_BYTES)
+        self._memory = mmap.mmap(self._fd, cells_bytes + ROWS * _TEXT_BYTES)
+        view = memoryview(self._memory)
+        self._cells: memoryview[int] = view[:cells_bytes].cast("q")
+        self._times: memoryview[float] = view[:cells_bytes].cast("d")
+        self._texts = view[cells_bytes:]
+
+    def clear_column(self, column: int) -> None:
+        """Forget the connections of a process that has ended, before another one gets its column."""
+        column %= COLUMNS
+        cells = self._cells
+        for row in range(ROWS):
+            cells[row * _ROW_CELLS + _HEAD_CELLS + column] = 0
+
+    def row_of(self, name: str, column: int) -> HopRow | None:
+        """Return the row of a next hop, entered if it is new; None: the table is full."""
+        key = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little", signed=True) or 1
+        first = key % ROWS
+        row = self._find(key, first)
+        if row < 0:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX)
+            try:
+                row = self._find(key, first)
+                if row < 0:
+                    row = self._find(0, first)
+                    if row >= 0:
+                        self._cells[row * _ROW_CELLS] = key
+            finally:
+                fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        return None if row < 0 else HopRow(self, row, column % COLUMNS)
+
+    def _find(self, key: int, first: int) -> int:
+        cells = self._cells
+        for step in range(_PROBES):
+            row = (first + step) % ROWS
+            found = cells[row * _ROW_CELLS]
+            if found == key:
+                return row
+            if not found:
+                return -1
+        return -1
+
+    def close(self) -> None:
+        """Unmap; nobody may use a row of it any more."""
+        self._cells.release()
+        self._times.release()
+        self._texts.release()
+        self._memory.close()
+        os.close(self._fd)
+
+
+class HopRow:
+    """One next hop, seen by one process. `until_s` is monotonic time."""
+
+    __slots__ = ("_at", "_mine", "_row", "_table")
+
+    def __init__(self, table: HopTable, row: int, column: int) -> None:
+        self._table = table
+        self._row = row
+        self._at = row * _ROW_CELLS
+        self._mine = self._at + _HEAD_CELLS + column
+
+    def take_connection(self, most: int) -> bool:
+        """Count one more connection of this process, unless the host would then have more than `most`.
+
+        Counted first and looked at afterwards: two processes at the border may both refuse, but never both go over it."""
+        cells = self._table._cells
+        cells[self._mine] += 1
+        if self.connections > most:
+            cells[self._mine] -= 1
+            return False
+        return True
+
+    def give_connection(self) -> None:
+        """A connection of this process is closed."""
+        self._table._cells[self._mine] -= 1
+
+    @property
+    def connections(self) -> int:
+        """Connections of all processes."""
+        first = self._at + _HEAD_CELLS
+        return sum(self._table._cells[first : first + COLUMNS])
+
+    @property
+    def until_s(self) -> float:
+        """When this next hop may be tried again; 0.0: it is not set aside."""
+        return float(self._table._times[self._at + 1])
+
+    @property
+    def text(self) -> str:
+        """Why it was set aside."""
+        start = self._row * _TEXT_BYTES
+        return bytes(self._table._texts[start : start + _TEXT_BYTES]).rstrip(b"\0").decode("utf-8", "replace")
+
+    def set_aside(self, until_s: float, text: str) -> None:
+        """All processes keep away from it until then; the text says why."""
+        octets = text.encode("utf-8", "replace")[:_TEXT_BYTES]
+        start = self._row * _TEXT_BYTES
+        self._table._texts[start : start + _TEXT_BYTES] = octets.ljust(_TEXT_BYTES, b"\0")
+        self._table._times[self._at + 1] = until_s
+
+    def welcome(self) -> None:
+        """It answers: nobody need keep away."""
+        self._table._times[self._at + 1] = 0.0
