@@ -16,6 +16,18 @@ def accept(fd: int) -> tuple[int, tuple[str, int]]:
 
     The peer is (address, port) for IPv4 and IPv6 (mapped IPv4 is given as IPv4) and ("", 0) for a unix socket."""
 
+def start_connect(host: str, port: int, source_host: str) -> tuple[int, int]:
+    """socket(2), bind(2) to `source_host` unless it is "", connect(2) without waiting, with TCP_NODELAY.
+
+    (descriptor, 0) when connected, (descriptor, EINPROGRESS) when it will be writable at the end, (-1, errno) on failure.
+    The hosts are IP addresses without brackets (EINVAL otherwise) of one family (EAFNOSUPPORT otherwise)."""
+
+def start_connect_unix(path: bytes) -> tuple[int, int]:
+    """The same for a unix socket; EAGAIN when its backlog is full, ENAMETOOLONG from 108 octets on."""
+
+def finish_connect(fd: int) -> int:
+    """What became of a started connect: 0 or an errno. A socket connected to itself counts as refused."""
+
 def epoll_wait_now(epfd: int, max_events: int) -> list[tuple[int, int]]:
     """epoll_wait(2) with timeout 0 that keeps the GIL: [(descriptor, event mask)]; empty on any failure."""
 

@@ -1,8 +1,8 @@
 # System calls on raw descriptors that keep the GIL; _io.pyi is the documented face.
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
-from libc.errno cimport errno, EINTR, EINVAL
-from libc.string cimport memset
+from libc.errno cimport errno, EAFNOSUPPORT, EBADF, ECONNREFUSED, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG
+from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport uint32_t, uint64_t
 
 cdef extern from "sys/socket.h" nogil:
@@ -15,8 +15,15 @@ cdef extern from "sys/socket.h" nogil:
     ssize_t c_send "send"(int fd, const void *buf, size_t size, int flags)
     int c_accept4 "accept4"(int fd, sockaddr *address, socklen_t *size, int flags)
     int c_shutdown "shutdown"(int fd, int how)
+    int c_socket "socket"(int family, int kind, int protocol)
+    int c_connect "connect"(int fd, const sockaddr *address, socklen_t size)
+    int c_bind "bind"(int fd, const sockaddr *address, socklen_t size)
+    int getsockname(int fd, sockaddr *address, socklen_t *size)
+    int getpeername(int fd, sockaddr *address, socklen_t *size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
-    int MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC, AF_INET, AF_INET6, SHUT_WR
+    int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
+    int MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, AF_INET, AF_INET6, AF_UNIX, SHUT_WR
+    int SOL_SOCKET, SO_ERROR
 
 cdef extern from "netinet/in.h" nogil:
     struct in_addr:
@@ -24,19 +31,32 @@ cdef extern from "netinet/in.h" nogil:
     struct in6_addr:
         unsigned char s6_addr[16]
     struct sockaddr_in:
+        unsigned short sin_family
         unsigned short sin_port
         in_addr sin_addr
     struct sockaddr_in6:
+        unsigned short sin6_family
         unsigned short sin6_port
         in6_addr sin6_addr
+        uint32_t sin6_scope_id
     unsigned short ntohs(unsigned short value)
-    int IPPROTO_TCP
+    unsigned short htons(unsigned short value)
+    int IPPROTO_TCP, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT
+
+cdef extern from "net/if.h" nogil:
+    unsigned int if_nametoindex(const char *name)
+
+cdef extern from "sys/un.h" nogil:
+    struct sockaddr_un:
+        unsigned short sun_family
+        char sun_path[108]
 
 cdef extern from "netinet/tcp.h" nogil:
     int TCP_NODELAY
 
 cdef extern from "arpa/inet.h" nogil:
     const char *inet_ntop(int family, const void *source, char *target, socklen_t size)
+    int inet_pton(int family, const char *source, void *target)
 
 cdef extern from "unistd.h" nogil:
     int c_close "close"(int fd)
@@ -122,6 +142,100 @@ def accept(int fd):
     if address.ss_family == AF_INET or address.ss_family == AF_INET6:
         setsockopt(new, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     return new, _peer_of(&address)
+
+
+cdef socklen_t _fill_address(sockaddr_storage *address, str host, int port):
+    """Write an IP address without brackets and a port; the size, 0 when it isn't one."""
+    cdef bytes text, scope
+    cdef sockaddr_in *four = <sockaddr_in *>address
+    cdef sockaddr_in6 *six = <sockaddr_in6 *>address
+    memset(address, 0, sizeof(sockaddr_storage))
+    if not host.isascii() or "\0" in host or port < 0 or port > 65535:
+        return 0
+    text, _, scope = host.encode("ascii").partition(b"%")
+    if b":" not in text:
+        four.sin_family = AF_INET
+        four.sin_port = htons(port)
+        return sizeof(sockaddr_in) if not scope and inet_pton(AF_INET, text, &four.sin_addr) == 1 else 0
+    six.sin6_family = AF_INET6
+    six.sin6_port = htons(port)
+    if scope:
+        six.sin6_scope_id = int(scope) if scope.isdigit() and len(scope) < 9 else if_nametoindex(scope)
+    return sizeof(sockaddr_in6) if inet_pton(AF_INET6, text, &six.sin6_addr) == 1 else 0
+
+
+cdef tuple _connect(int family, sockaddr_storage *source, socklen_t source_size, sockaddr_storage *target, socklen_t size):
+    cdef int fd, failure, one = 1
+    fd = c_socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)
+    if fd < 0:
+        return -1, errno
+    if family != AF_UNIX:
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
+    if source_size:
+        # the port is chosen at connect: by the pair of addresses, not one port of 28,000 for each connection of the host
+        setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one))
+        if c_bind(fd, <sockaddr *>source, source_size) < 0:
+            failure = errno
+            c_close(fd)
+            return -1, failure
+    if c_connect(fd, <sockaddr *>target, size) == 0:
+        return fd, 0
+    failure = errno
+    if failure == EINPROGRESS or (failure == EINTR and family != AF_UNIX):  # interrupted: it goes on by itself
+        return fd, EINPROGRESS
+    c_close(fd)
+    return -1, failure
+
+
+def start_connect(str host not None, int port, str source_host not None):
+    cdef sockaddr_storage target
+    cdef sockaddr_storage source
+    cdef socklen_t size, source_size = 0
+    size = _fill_address(&target, host, port)
+    if size == 0:
+        return -1, EINVAL
+    if source_host:
+        source_size = _fill_address(&source, source_host, 0)
+        if source_size == 0:
+            return -1, EINVAL
+        if source.ss_family != target.ss_family:
+            return -1, EAFNOSUPPORT
+    return _connect(target.ss_family, &source, source_size, &target, size)
+
+
+def start_connect_unix(bytes path not None):
+    cdef sockaddr_storage target
+    cdef sockaddr_un *un = <sockaddr_un *>&target
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(path)
+    if size == 0 or b"\0" in path:
+        return -1, EINVAL
+    if size >= <Py_ssize_t>sizeof(un.sun_path):
+        return -1, ENAMETOOLONG
+    memset(&target, 0, sizeof(target))
+    un.sun_family = AF_UNIX
+    memcpy(un.sun_path, PyBytes_AS_STRING(path), size)
+    return _connect(AF_UNIX, NULL, 0, &target, sizeof(sockaddr_un))
+
+
+def finish_connect(int fd):
+    cdef int failure = 0
+    cdef socklen_t size = sizeof(failure)
+    cdef socklen_t own_size, peer_size
+    cdef sockaddr_storage own
+    cdef sockaddr_storage peer
+    if getsockopt(fd, SOL_SOCKET, SO_ERROR, &failure, &size) < 0:
+        return EBADF
+    if failure:
+        return failure
+    own_size = peer_size = sizeof(own)
+    memset(&own, 0, sizeof(own))
+    memset(&peer, 0, sizeof(peer))
+    if getsockname(fd, <sockaddr *>&own, &own_size) < 0 or getpeername(fd, <sockaddr *>&peer, &peer_size) < 0:
+        return errno
+    # a connect to a free port of this host that happened to start from that very port
+    if own.ss_family != AF_UNIX and own_size == peer_size and memcmp(&own, &peer, own_size) == 0:
+        return ECONNREFUSED
+    return 0
 
 
 cpdef list epoll_wait_now(int epfd, int max_events):
