@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
 from smtpd.config.faults import quote
 from smtpd.config.read import Finding, Path
+from smtpd.net.hops import find_missing
 from smtpd.settings import ListenerSettings, RouteSettings, Settings
 from smtpd.settings.endpoint import Endpoint, parse_endpoint
 
@@ -137,6 +138,12 @@ class _CrossCheck:
         if route.transport == "lmtp" and any(hop.startswith("mx:") for hop in route.next_hop):
             self._fault(path + ("next_hop",), "LMTP is not for hosts found by MX (RFC 2033 5)")
         self._no_loop(path + ("next_hop",), route.next_hop)
+        self._can_resolve(path + ("next_hop",), route.next_hop)
+
+    def _can_resolve(self, path: Path, next_hops: list[str]) -> None:
+        problem = find_missing() if any(hop.startswith("mx:") for hop in next_hops) else ""
+        if problem:
+            self._fault(path, f'"mx:" can\'t be looked up: {problem}')
 
     def _no_loop(self, path: Path, next_hops: list[str]) -> None:
         """A next hop that is one of our own listeners would send mail round in circles."""
@@ -153,6 +160,7 @@ class _CrossCheck:
             self._fault(("bounce", "next_hop"), "enabled = true needs a next_hop for bounces")
         if self._good(("bounce",), ("bounce", "next_hop")):
             self._no_loop(("bounce", "next_hop"), bounce.next_hop)
+            self._can_resolve(("bounce", "next_hop"), bounce.next_hop)
 
     def _unreachable_routes(self) -> None:
         earlier: dict[str, int] = {}

@@ -51,6 +51,20 @@ def _ip(text: str) -> str:
         raise ValueError(f"{quote(text)} is not an IP address") from None
 
 
+def _dns_server(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        pass
+    try:
+        endpoint = parse_endpoint(text)
+    except ValueError:
+        raise ValueError(f'{quote(text)} is not "address", "IPv4:port" or "[IPv6]:port"') from None
+    if endpoint.is_unix or not endpoint.port:
+        raise ValueError(f'{quote(text)} is not "address", "IPv4:port" or "[IPv6]:port"')
+    return str(endpoint)
+
+
 def _http_address(text: str) -> str:
     if parse_endpoint(text).is_unix:
         raise ValueError('expected "address:port", not a unix socket')
@@ -175,6 +189,7 @@ def _log_destination(text: str) -> str:
 _CHECKS: dict[str, Callable[[str], str]] = {
     "": str,
     "address": _address,
+    "dns_server": _dns_server,
     "domain": _domain,
     "hostname": _hostname,
     "ip": _ip,

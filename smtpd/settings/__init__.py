@@ -3,7 +3,7 @@
 A leaf. Reading a file, and saying what is wrong with it, is `smtpd.config`'s.
 """
 
-from smtpd.settings.delivery import BounceSettings, DeliverySettings, RouteSettings
+from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.gateway import (
     LimitsSettings,
     ListenerSettings,
@@ -17,6 +17,7 @@ from smtpd.settings.gateway import (
 __all__ = [
     "BounceSettings",
     "DeliverySettings",
+    "DnsSettings",
     "LimitsSettings",
     "ListenerSettings",
     "LogSettings",

@@ -223,3 +223,20 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
     quit_timeout: Annotated[
         float, Key("How long a next hop may take to answer QUIT and RSET", kind="duration", least=0.001, most=DAY_S)
     ] = 10.0
+
+
+class DnsSettings(Section, frozen=True, kw_only=True):
+    """How the names of next hops are looked up; "mx:" needs the package aiodns (`pip install 'smtpd[dns]'`)."""
+
+    servers: Annotated[
+        list[str],
+        Key(
+            'Name servers: "address", "IPv4:port" or "[IPv6]:port"',
+            kind="dns_server",
+            absent="those of the system",
+            example='["127.0.0.1", "[::1]:5353"]',
+        ),
+    ] = []
+    timeout: Annotated[float, Key("How long all look-ups for one next hop may take", kind="duration", least=0.1, most=300.0)] = (
+        10.0
+    )

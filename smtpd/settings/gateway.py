@@ -9,7 +9,7 @@ from typing import Annotated
 
 import msgspec
 
-from smtpd.settings.delivery import BounceSettings, DeliverySettings, RouteSettings
+from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.key import Key
 from smtpd.settings.section import DAY_S, TIB, Section
 
@@ -283,5 +283,6 @@ class Settings(Section, frozen=True, kw_only=True):
     route: list[RouteSettings] = []
     bounce: BounceSettings = BounceSettings()
     delivery: DeliverySettings = DeliverySettings()
+    dns: DnsSettings = DnsSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()

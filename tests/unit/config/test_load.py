@@ -389,3 +389,20 @@ def test_a_machine_whose_name_is_no_host_name(write: Write, monkeypatch: pytest.
     text = GOOD.replace('hostname = "mx.example.org"', "")
     assert warnings_of(write(text)) == [(1, "hostname", 'the machine\'s own name is no host name: "localhost" is used')]
     assert load_settings(write(text)).hostname == "localhost"
+
+
+def test_name_servers_in_normal_form(write: Write) -> None:
+    settings = load_settings(write(GOOD + '[dns]\nservers = ["127.0.0.1", "2001:DB8::1", "[::1]:5353", "10.0.0.1:53"]\n'))
+    assert settings.dns.servers == ["127.0.0.1", "2001:db8::1", "[::1]:5353", "10.0.0.1:53"]
+    for server in ("dns.example", "10.0.0.1:0", "10.0.0.1:x", "unix:/x", ""):
+        text = f'"{server}" is not "address", "IPv4:port" or "[IPv6]:port"'
+        assert [fault[2] for fault in faults_of(write(GOOD + f'[dns]\nservers = ["{server}"]\n'))] == [text]
+
+
+def test_mx_without_the_package_that_looks_it_up(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    route = GOOD.replace('transport = "maildir"\npath = "/var/mail"', 'transport = "smtp"\nnext_hop = ["mx:"]')
+    assert faults_of(write(route)) == []
+    monkeypatch.setattr("smtpd.config.crosscheck.find_missing", lambda: "it is missing")
+    assert faults_of(write(route)) == [(17, "route.next_hop", '"mx:" can\'t be looked up: it is missing')]
+    bounce = GOOD + '[bounce]\nenabled = true\nnext_hop = ["mx:"]\n'
+    assert faults_of(write(bounce)) == [(20, "bounce.next_hop", '"mx:" can\'t be looked up: it is missing')]
