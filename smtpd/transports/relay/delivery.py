@@ -1,0 +1,52 @@
+"""One mail for some recipients on its way through a pool: what was tried, and the outcomes in the order that was asked for."""
+
+from __future__ import annotations
+
+from smtpd.mail.outcome import PENDING, Outcome
+from smtpd.spool.base import Body, SpoolItem
+from smtpd.transports.base import Done
+
+_OPEN = Outcome(PENDING)
+
+
+class Delivery:
+    """`left` are the places (positions in `recipients`) without an outcome. Times are monotonic seconds."""
+
+    __slots__ = ("body", "connect_s", "done", "is_resent", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
+
+    def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
+        self.item = item
+        self.body = body
+        self.recipients = recipients
+        self.done = done
+        self.started_at = now
+        self.sent_at = 0.0
+        self.connect_s = 0.0
+        self.is_resent = False  # a kept connection had died under it: that is no attempt
+        self.left = list(range(len(recipients)))
+        self.outcomes = [_OPEN] * len(recipients)
+
+    @property
+    def indexes_left(self) -> list[int]:
+        """Indexes into the envelope of the recipients without an outcome."""
+        return self.recipients if len(self.left) == len(self.recipients) else [self.recipients[place] for place in self.left]
+
+    def take(self, outcomes: list[Outcome], put_off: list[int]) -> bool:
+        """Note the outcomes of those that were left; `put_off` are positions among them to be sent again. True when done."""
+        again = []
+        for position, (place, outcome) in enumerate(zip(self.left, outcomes, strict=True)):
+            if position in put_off:
+                again.append(place)
+            else:
+                self.outcomes[place] = outcome
+        self.left = again
+        return not again
+
+    def fail(self, outcome: Outcome) -> None:
+        """Give everybody who is left this outcome."""
+        for place in self.left:
+            self.outcomes[place] = outcome
+        self.left = []
+
+    def finish(self) -> None:
+        self.done(self.outcomes, self.connect_s)

@@ -1,0 +1,309 @@
+"""One connection to a next hop: joins a stream, a client session and the mails on it, and keeps its deadlines.
+
+Owned by a pool, which gives it mails and is told what became of them. Large bodies are read from their file on the files thread,
+piece by piece, no faster than the next hop takes them. A connection that breaks says so to the session, whose outcomes tell the
+rest; nothing is raised.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from smtpd.mail.outcome import Outcome
+from smtpd.net.connect import Connecting, connect
+from smtpd.net.stream import Stream, StreamOwner
+from smtpd.proto.client import events as ev
+from smtpd.proto.client.session import ClientSession
+from smtpd.proto.client.transmission import Transmission
+from smtpd.transports.relay.delivery import Delivery
+from smtpd.transports.relay.health import HopHealth
+
+if TYPE_CHECKING:
+    from smtpd.transports.relay.pool import Pool
+
+_PIECE_BYTES = 256 * 1024
+_HEAD_BYTES = 64 * 1024  # of a body in a file: what the session looks through for its header
+_NOBODY = StreamOwner()
+_WAITS_FOR = {
+    "greeting": "the greeting", "hello": "the reply to EHLO", "tls": "TLS", "mail": "the reply to MAIL FROM",
+    "recipient": "the reply to RCPT TO", "data": "the reply to DATA", "block": "the next hop to take the message",
+    "end_of_data": "the reply to the end of the message", "quit": "the reply to QUIT",
+}  # fmt: skip
+
+
+class Link(StreamOwner):
+    """`is_ready`: the next hop has answered and takes mails. `began_at`, `deadline` and `idle_since` are monotonic seconds."""
+
+    __slots__ = (
+        "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading", "_pool", "_stream",
+        "began_at", "deadline", "health", "idle_since", "is_ready", "mails", "relay", "session",
+    )  # fmt: skip
+
+    def __init__(self, pool: Pool, health: HopHealth) -> None:
+        loop = pool.loop
+        hop = health.hop
+        self._pool = pool
+        self.health = health
+        self.relay = f"{hop.host}[{hop.address}]:{hop.port}" if hop.port else f"{hop.host}[{hop.address}]"
+        rules = pool.plain_rules if health.is_plain else pool.rules
+        self.session = ClientSession(rules, self.relay)
+        self.is_ready = False
+        self.mails = 0
+        self.began_at = self.idle_since = loop.now
+        self.deadline = loop.now + pool.timeouts["greeting"]
+        self._stream: Stream | None = None
+        self._deliveries: dict[Transmission, Delivery] = {}
+        self._is_closing = False
+        self._is_handling = False
+        self._file_fd = -1
+        self._file_left = 0
+        self._is_reading = False
+        self._connecting: Connecting | None = connect(
+            loop, hop.target, pool.timeouts["connect"], pool.source_address, self._on_connected
+        )
+
+    @property
+    def load(self) -> int:
+        """Mails under way on it."""
+        return len(self._deliveries)
+
+    def send(self, delivery: Delivery) -> None:
+        """Begin with a mail; only when the session `can_send`."""
+        body = delivery.body
+        envelope = delivery.item.envelope
+        indexes = delivery.indexes_left
+        if body.data is not None:
+            transmission = Transmission(envelope, indexes, body.data)
+        else:
+            head = _read_head(body.path) if envelope.smtputf8 else b""
+            transmission = Transmission(envelope, indexes, None, body.size_bytes, head)
+        self.mails += 1
+        now = self._pool.loop.now
+        delivery.sent_at = now
+        delivery.connect_s = max(0.0, min(now - delivery.started_at, self.idle_since - delivery.started_at))
+        self._deliveries[transmission] = delivery
+        self.session.send(transmission)
+        self._go_on()
+
+    def quit(self) -> None:
+        """No more mails on it: say QUIT and close."""
+        if self._connecting is not None:
+            self.break_off("", "not needed any more")
+            return
+        self.session.quit()
+        self._go_on()
+
+    def break_off(self, dsn: str, text: str) -> None:
+        """End it now; what is under way is deferred for this reason."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        if not self.session.is_closed:
+            self.session.fail(0, dsn or "4.4.2", text)
+        self._go_on()
+        self._close(is_clean=False)
+
+    def check_deadline(self, now: float) -> None:
+        """Called about once a second."""
+        if now < self.deadline or self._connecting is not None:
+            return
+        kind = self.session.timeout_kind
+        if self._is_reading and kind == "block":
+            return  # the disk is behind, not the next hop
+        if kind:
+            self.break_off("4.4.2", f"timed out while waiting for {_WAITS_FOR[kind]}")
+
+    # --- the stream's calls ------------------------------------------------------------------------------------------
+
+    def on_data(self, buffer: bytearray, start: int, end: int) -> int:
+        transcript = self._pool.transcript
+        if transcript is not None:
+            transcript.received(bytes(buffer[start:end]))
+        self.session.receive(buffer, start, end)
+        self._go_on()
+        return end
+
+    def on_end(self) -> None:
+        self._lose("lost connection")
+
+    def on_lost(self) -> None:
+        self._lose("lost connection")
+
+    def on_drained(self) -> None:
+        self._set_deadline()
+        self._read_on()
+
+    def on_closed(self) -> None:
+        self._stream = None
+        self._lose("lost connection")
+
+    def _lose(self, text: str) -> None:
+        session = self.session
+        if not session.is_closed:
+            kind = session.timeout_kind
+            session.fail(0, "4.4.2", f"{text} while waiting for {_WAITS_FOR[kind]}" if kind else text)
+        self._go_on()
+
+    def _on_connected(self, fd: int, failure: int) -> None:
+        self._connecting = None
+        if failure:
+            self.session.fail(0, "4.4.1", f"connect to {self.relay}: {os.strerror(failure)}")
+            self._go_on()
+            return
+        self._stream = Stream(self._pool.loop, fd, self)
+        self._stream.start()
+        self._set_deadline()
+
+    # --- the session's wishes ----------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Do what the session wants and send what it has; never nested."""
+        if self._is_handling:
+            return
+        self._is_handling = True
+        session = self.session
+        while True:
+            output = session.take_output()
+            if output and self._stream is not None:
+                transcript = self._pool.transcript
+                if transcript is not None:
+                    transcript.sent(output)
+                self._stream.write(output)
+            event = session.next_event()
+            if event is None:
+                if not output:
+                    break
+                continue
+            self._handle(event)
+        self._is_handling = False
+        self._set_deadline()
+
+    def _handle(self, event: ev.ClientEvent) -> None:
+        kind = event.kind
+        if kind == ev.DONE:
+            assert event.transmission is not None
+            self._finish(event.transmission)
+        elif kind == ev.READY:
+            if not self.is_ready:
+                self.is_ready = True
+                self.health.live += 1
+            self.idle_since = self._pool.loop.now
+            self._pool.on_ready(self)
+        elif kind == ev.WANTS_BODY:
+            assert event.transmission is not None
+            self._open_file(self._deliveries[event.transmission])
+        elif kind == ev.START_TLS:
+            self._start_tls()
+        elif kind == ev.CLOSED:
+            self._on_session_closed(event.reason)
+
+    def _finish(self, transmission: Transmission) -> None:
+        delivery = self._deliveries.pop(transmission)
+        self._close_file()
+        self.idle_since = self._pool.loop.now
+        self._pool.on_done(self, delivery, transmission)
+
+    def _on_session_closed(self, reason: Outcome | None) -> None:
+        self._close(is_clean=reason is None)
+        self._pool.on_closed(self, reason)
+
+    def _close(self, is_clean: bool) -> None:
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._close_file()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.owner = _NOBODY
+            if is_clean:
+                stream.close(linger=False)
+            else:
+                stream.close()
+
+    def _set_deadline(self) -> None:
+        kind = self.session.timeout_kind
+        pool = self._pool
+        self.deadline = pool.loop.now + (pool.timeouts[kind] if kind else pool.idle_s)
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def _start_tls(self) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        name = self._pool.tls_name or self.health.hop.host
+        stream.start_tls(self._pool.tls_context(), False, name, self._on_tls)
+
+    def _on_tls(self, error: str) -> None:
+        if error:
+            if self._pool.is_tls_optional:
+                self.health.is_plain = True  # the next connection does without
+            self.session.fail(0, "4.7.5", f"TLS with {self.relay}: {error}")
+        else:
+            self.session.tls_started()
+        self._go_on()
+
+    # --- bodies in files ---------------------------------------------------------------------------------------------
+
+    def _open_file(self, delivery: Delivery) -> None:
+        body = delivery.body
+        if body.data is not None:
+            self.session.feed(body.data, True)
+            return
+        try:
+            self._file_fd = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError as error:
+            self.session.fail(0, "4.3.0", f"the stored message can't be read: {error.strerror}")
+            return
+        self._file_left = body.size_bytes
+        self._read_on()
+
+    def _read_on(self) -> None:
+        """Ask for the next piece of the file, when the one before has left."""
+        if self._file_fd < 0 or self._is_reading:
+            return
+        stream = self._stream
+        if stream is None or stream.has_output:
+            return
+        fd = self._file_fd
+        self._is_reading = True
+        self._pool.files.submit(lambda: os.read(fd, _PIECE_BYTES), self._on_piece)
+
+    def _on_piece(self, piece: bytes | None, failure: BaseException | None) -> None:
+        self._is_reading = False
+        if self._file_fd < 0 or self._is_closing:
+            self._release_file()
+            return
+        if not piece or len(piece) > self._file_left:
+            why = str(failure) if failure is not None else "it has another size than it had"
+            self.break_off("4.3.0", f"the stored message can't be read: {why}")
+            return
+        self._file_left -= len(piece)
+        is_last = not self._file_left
+        if is_last:
+            self._close_file()
+        self.session.feed(piece, is_last)
+        self._go_on()
+        self._read_on()
+
+    def _close_file(self) -> None:
+        """Let go of the file; while a read of it is under way, its end does."""
+        if not self._is_reading:
+            self._release_file()
+        else:
+            self._file_left = 0
+
+    def _release_file(self) -> None:
+        fd, self._file_fd = self._file_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _read_head(path: str) -> bytes:
+    """The first octets of a body that is in a file; b"" if it can't be read: the attempt will say so."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(_HEAD_BYTES)
+    except OSError:
+        return b""

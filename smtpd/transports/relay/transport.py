@@ -1,0 +1,184 @@
+"""The transports smtp and lmtp: mail of one route to its next hops, each destination with a pool of connections of its own.
+
+Owns the pools, the timer that looks at their deadlines, and what one route's pools share. Never raises; a next hop that can't be
+reached is a deferral. Loop thread only.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from smtpd.net.files import FilesThread
+from smtpd.net.hop_table import HopTable
+from smtpd.net.hops import Hop, LookupFailure
+from smtpd.net.loop import Loop, Timer
+from smtpd.net.resolver import Resolver, Search
+from smtpd.net.tls.contexts import client_context
+from smtpd.proto.client.rules import ClientRules
+from smtpd.settings import DeliverySettings, RouteSettings
+from smtpd.spool.base import Body, SpoolItem
+from smtpd.transports.base import Done
+from smtpd.transports.relay.delivery import Delivery
+from smtpd.transports.relay.health import HopHealth
+from smtpd.transports.relay.pool import Pool
+
+_TIMEOUTS = ("connect", "greeting", "hello", "tls", "mail", "recipient", "data", "block", "end_of_data", "quit")
+_SWEEP_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class RelayHost:
+    """What relaying needs of its process. `column` is this process's in the table of next hops; `warn` gets lines for the log."""
+
+    loop: Loop
+    files: FilesThread
+    resolver: Resolver
+    hops: HopTable | None
+    column: int
+    hostname: str
+    warn: Callable[[str], object]
+
+
+class RelayTransport:
+    """One route. `unconfirmed` counts mails whose last reply was lost, `unannounced_8bit` those with 8-bit text that went to a next
+    hop without 8BITMIME."""
+
+    needs_body = True
+
+    def __init__(self, route: RouteSettings, delivery: DeliverySettings, host: RelayHost) -> None:
+        self.name = route.transport
+        self.is_per_domain = "mx:" in route.next_hop
+        self.loop = host.loop
+        self.files = host.files
+        self.warn = host.warn
+        self._host = host
+        self._route = route
+        self.is_tls_optional = route.tls == "may"
+        self.is_spread = route.balance == "spread"
+        self.tls_name = route.tls_name
+        self.source_address = route.source_address
+        self.most_connections = route.connections
+        self.most_mails = delivery.mails_per_connection
+        self.age_s = delivery.connection_age
+        self.idle_s = delivery.connection_idle
+        self.retry_s = delivery.retry_next_hop
+        self.timeouts: dict[str, float] = {name: getattr(delivery, name + "_timeout") for name in _TIMEOUTS}
+        self.rules = self._rules(route.tls, delivery)
+        self.plain_rules = self._rules("off", delivery) if self.is_tls_optional else self.rules
+        self.unconfirmed = 0
+        self.unannounced_8bit = 0
+        self._pools: dict[str, Pool] = {}
+        self._healths: dict[Hop, HopHealth] = {}
+        self._context: ssl.SSLContext | None = None
+        self._timer: Timer | None = None
+        self._sweep_s = min(_SWEEP_S, min(self.timeouts.values()) / 4, max(0.05, self.idle_s / 2))
+
+    def _rules(self, tls: str, delivery: DeliverySettings) -> ClientRules:
+        return ClientRules(
+            self._host.hostname.encode("ascii"),
+            is_lmtp=self.name == "lmtp",
+            tls=tls,
+            uses_chunking=delivery.chunking,
+            refused_early=delivery.refused_early,
+        )
+
+    # --- the scheduler's side ----------------------------------------------------------------------------------------
+
+    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, key: str = "") -> None:
+        """See Transport."""
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = Pool(self, key)
+        if self._timer is None:
+            self._timer = self.loop.call_later(self._sweep_s, self._sweep)
+        pool.start(Delivery(item, body, recipients, done, self.loop.now))
+
+    def window(self, key: str) -> int:
+        pool = self._pools.get(key)
+        return pool.window() if pool is not None else 10
+
+    def forget(self, key: str) -> None:
+        """Pools end by themselves when their connections have."""
+
+    def close(self) -> None:
+        for pool in list(self._pools.values()):
+            pool.close()
+
+    @property
+    def connections(self) -> int:
+        """Connections open now."""
+        return sum(len(pool.links) for pool in self._pools.values())
+
+    def _sweep(self) -> None:
+        self._timer = None
+        now = self.loop.now
+        for key, pool in list(self._pools.items()):
+            pool.sweep(now)
+            if pool.is_idle and self.is_per_domain:
+                del self._pools[key]
+        if self.connections or any(not pool.is_idle for pool in self._pools.values()):
+            self._timer = self.loop.call_later(self._sweep_s, self._sweep)
+
+    # --- the pools' side ---------------------------------------------------------------------------------------------
+
+    def tls_context(self) -> ssl.SSLContext:
+        """Return the context of this route's connections, made once."""
+        if self._context is None:
+            route = self._route
+            is_verified = route.tls == "require" and route.tls_verify
+            self._context = client_context(is_verified=is_verified, ca_file=route.tls_ca)
+        return self._context
+
+    def health_of(self, hop: Hop) -> HopHealth:
+        """Return what is known of an address; one object for all pools of the route."""
+        health = self._healths.get(hop)
+        if health is None:
+            if len(self._healths) > 10_000 and not self.connections:
+                self._healths.clear()
+            health = self._healths[hop] = HopHealth(hop, self._host.hops, self._host.column)
+        return health
+
+    def is_fixed(self, healths: list[HopHealth]) -> bool:
+        """Whether next hops, once known, never change: they are given by address."""
+        return bool(healths) and all(_is_address(next_hop) for next_hop in self._route.next_hop)
+
+    def find_hops(self, key: str, done: Callable[[list[Hop], LookupFailure | None], object]) -> Search:
+        """Look all next hops of the route up, in order; a failure is told only when none of them is found."""
+        return _SearchAll(self._host.resolver, self._route.next_hop, key, done).start()
+
+
+class _SearchAll(Search):
+    """The hops of several next hops, one after the other."""
+
+    def __init__(
+        self, resolver: Resolver, next_hops: list[str], key: str, done: Callable[[list[Hop], LookupFailure | None], object]
+    ) -> None:
+        super().__init__(done, 0)
+        self._resolver = resolver
+        self._left = list(next_hops)
+        self._key = key
+        self._found: list[Hop] = []
+        self._failure: LookupFailure | None = None
+
+    def start(self) -> _SearchAll:
+        self._resolver.find(self._left.pop(0), self._key, self._on_found)
+        return self
+
+    def _on_found(self, hops: list[Hop], failure: LookupFailure | None) -> None:
+        self._found += [hop for hop in hops if hop not in self._found]
+        self._failure = self._failure or failure
+        if self._left:
+            self.start()
+            return
+        done, self.done = self.done, None
+        if done is not None:
+            done(self._found, None if self._found else self._failure)
+
+
+def _is_address(next_hop: str) -> bool:
+    if next_hop.startswith("unix:"):
+        return True
+    host = next_hop.rpartition(":")[0]
+    return not next_hop.startswith("mx:") and (host.startswith("[") or host.replace(".", "").isdigit())
