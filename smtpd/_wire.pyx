@@ -81,7 +81,7 @@ cdef class ReplyReader:
     cdef Py_ssize_t _held_bytes
     cdef Py_ssize_t _held_room
 
-    def __cinit__(self, Py_ssize_t limit_bytes=65536):
+    def __init__(self, Py_ssize_t limit_bytes=65536):
         self._limit = limit_bytes
         self.dsn = ""
         self.error = ""
@@ -205,7 +205,7 @@ cdef class BodyEncoder:
     cdef unsigned char *_out  # NULL: count only
     cdef Py_ssize_t _out_bytes
 
-    def __cinit__(self, bint is_stuffing):
+    def __init__(self, bint is_stuffing):
         self._is_stuffing = is_stuffing
         self._state = LINE_START
 

@@ -1,1 +1,1 @@
-"""The parser once more, in plain Python: slow, simple, obviously right. `tests/fuzz` holds `smtpd._parser` to it."""
+"""The compiled scanners once more, in plain Python: slow, simple, obviously right. `tests/fuzz` holds the fast ones to it."""
