@@ -248,7 +248,7 @@ class Bench:
             self.loop, None, self.spool, Router(self.settings.route), self.settings, self.cells, index, self.log,  # type: ignore[arg-type]
         )  # fmt: skip
 
-    def _make_transport(self, route: Any, settings: Any, files: Any) -> FakeTransport:
+    def _make_transport(self, route: Any, settings: Any, files: Any, relay: Any) -> FakeTransport:
         return self.transports.setdefault(route.name, FakeTransport())
 
     def store(self, *paths: bytes, body: bytes = b"text\r\n", received_at_s: float | None = None, **row: Any) -> Row:

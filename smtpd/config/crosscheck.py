@@ -106,7 +106,7 @@ class _CrossCheck:
 
     def _routes(self) -> None:
         routes = self.settings.route
-        names: set[str] = set()
+        names = {"bounce"}  # that of [bounce]
         for number, route in enumerate(routes):
             self._route(number, route)
             if route_name(route, number) in names:

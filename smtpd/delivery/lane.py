@@ -64,8 +64,11 @@ class Lane:
     that wait in the spool: `untried` (shown as active too: nobody has said no yet), `deferred` and `held`. `destinations` are
     those that have mail now, by key. A lane that `is_suspended` starts nothing."""
 
-    __slots__ = ("_active_bytes", "_attempts", "_cells", "_connect_s", "_gauges", "_queue_s", "_total_s", "_transmit_s", "active",
-                 "deferred", "destinations", "held", "is_suspended", "name", "number", "transport", "untried")  # fmt: skip
+    __slots__ = (
+        "_active_bytes", "_attempts", "_cells", "_connect_s", "_connections", "_gauges", "_published", "_queue_s",
+        "_total_s", "_transmit_s", "_unannounced_8bit", "_unconfirmed", "active", "deferred", "destinations", "held",
+        "is_suspended", "name", "number", "transport", "untried",
+    )  # fmt: skip
 
     def __init__(self, route: Route, transport: Transport, cells: Cells, index: CellIndex) -> None:
         self.number = route.number
@@ -88,6 +91,10 @@ class Lane:
         self._connect_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="connect")
         self._transmit_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="transmit")
         self._total_s = index.histogram("smtpd_delivery_delay_seconds", route=name, stage="total")
+        self._connections = index.gauge("smtpd_delivery_connections_active", route=name)
+        self._unconfirmed = index.counter("smtpd_delivery_unconfirmed_total", route=name)
+        self._unannounced_8bit = index.counter("smtpd_delivery_unannounced_8bit_total", route=name)
+        self._published = (0, 0)
         self._gauges = [
             tuple(index.gauge(f"smtpd_queue_{what}", route=name, state=state)
                   for what in ("messages", "bytes", "oldest_age_seconds"))
@@ -144,6 +151,12 @@ class Lane:
             self.held.figures(now_s),
         )
         cells = self._cells
+        transport = self.transport
+        cells.set(self._connections, transport.connections)
+        unconfirmed, unannounced = self._published
+        self._published = (transport.unconfirmed, transport.unannounced_8bit)
+        cells.add(self._unconfirmed, transport.unconfirmed - unconfirmed)
+        cells.add(self._unannounced_8bit, transport.unannounced_8bit - unannounced)
         for gauges, values in zip(self._gauges, figures, strict=True):
             for gauge, value in zip(gauges, values, strict=True):
                 cells.set(gauge, value)

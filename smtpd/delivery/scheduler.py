@@ -33,6 +33,7 @@ from smtpd.spool.base import Spool, SpoolItem
 from smtpd.transports.base import Transport
 from smtpd.transports.discard import DiscardTransport
 from smtpd.transports.maildir import MaildirTransport
+from smtpd.transports.relay.transport import RelayHost, RelayTransport
 
 if TYPE_CHECKING:
     from smtpd.log.maillog import MailLog
@@ -61,6 +62,7 @@ class Scheduler:
         cells: Cells,
         index: CellIndex,
         log: MailLog,
+        relay: RelayHost | None = None,
     ) -> None:
         self._loop = loop
         self._spool = spool
@@ -72,7 +74,7 @@ class Scheduler:
         self._concurrency = delivery.concurrency
         self._memory_bytes = delivery.memory
         self._schedule = RetrySchedule(delivery.retry, delivery.lifetime)
-        self.lanes = [Lane(route, _make_transport(route, settings, files), cells, index) for route in router.routes]
+        self.lanes = [Lane(route, _make_transport(route, settings, files, relay), cells, index) for route in router.routes]
         self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
         self._by_name = {lane.name: lane for lane in self.lanes}
         self._runnable: deque[Destination] = deque()  # those with mail waiting, in turn
@@ -426,9 +428,11 @@ _PENDING = Outcome()
 _EXPIRED = "expired, last: "
 
 
-def _make_transport(route: Route, settings: Settings, files: FilesThread) -> Transport:
+def _make_transport(route: Route, settings: Settings, files: FilesThread, relay: RelayHost | None) -> Transport:
     if route.settings.transport == "discard":
         return DiscardTransport()
     if route.settings.transport == "maildir":
         return MaildirTransport(route.settings.path, settings.hostname, files)
-    raise ValueError(f"route {route.name}: no transport {route.settings.transport!r}")
+    if relay is None:
+        raise ValueError(f"route {route.name}: nothing to relay with")
+    return RelayTransport(route.settings, settings.delivery, relay)

@@ -20,6 +20,7 @@ from smtpd.errors import SmtpdError
 from smtpd.master.child import BOOTING, DRAINING, READY, Child, Generation, RunWorker, fork_worker
 from smtpd.master.comeback import Comeback
 from smtpd.metrics.slab import CellIndex, Slabs
+from smtpd.net.hop_table import HopTable
 from smtpd.net.loop import Loop, Timer
 from smtpd.worker.boot import WorkerBoot
 
@@ -70,6 +71,7 @@ class Children:
     ) -> None:
         self._loop = loop
         self._slabs = slabs
+        self._hops = HopTable()  # shared by all workers of all generations
         self._cells = cells
         self._log = log
         self._run_worker = run_worker
@@ -151,6 +153,7 @@ class Children:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             bank = self._slabs.take_bank(slot)
+            self._hops.clear_column(bank)
         except Exception:
             ours.close()
             theirs.close()
@@ -165,6 +168,7 @@ class Children:
             settings=generation.settings,
             listeners=generation.listeners,
             slabs=self._slabs,
+            hops=self._hops,
             cells=self._cells,
             channel=theirs,
             serves=(slot, *(other for other in serves if other != slot)),

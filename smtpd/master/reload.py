@@ -61,7 +61,7 @@ class Reload:
             listeners = self._listen(settings)
             self._cells.prepare(
                 listeners=[listener.name for listener in listeners],
-                routes=[route.name for route in settings.route],
+                routes=[*(route.name for route in settings.route), "bounce"],
             )
             self._new = Generation(self._old.number + 1, settings, listeners)
             self._children.watcher = self

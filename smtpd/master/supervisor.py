@@ -237,7 +237,9 @@ class Master:
     # -----------------------------------------------------------------------------------------------------
 
     def _prepare_cells(self, settings: Settings, listeners: list[ListenerSockets]) -> None:
-        self._cells.prepare(listeners=[listener.name for listener in listeners], routes=[route.name for route in settings.route])
+        self._cells.prepare(
+            listeners=[listener.name for listener in listeners], routes=[*(route.name for route in settings.route), "bounce"]
+        )
 
     def _open_exporter(self, sock: socket.socket) -> None:
         self._exporter = Exporter(

@@ -134,6 +134,10 @@ METRICS: tuple[Metric, ...] = (
         (_ROUTE, _closed("stage", "queue connect transmit total")), DELIVERY,
     ),
     Metric("smtpd_delivery_connections_active", GAUGE, "Connections to next hops", (_ROUTE,)),
+    Metric("smtpd_delivery_unconfirmed_total", COUNTER, "Mails sent whose last reply was lost: they may arrive twice", (_ROUTE,)),
+    Metric(
+        "smtpd_delivery_unannounced_8bit_total", COUNTER, "Mails with 8-bit text sent to a next hop without 8BITMIME", (_ROUTE,)
+    ),
     Metric("smtpd_bounces_total", COUNTER, "Bounces sent", (_ROUTE,)),
     Metric("smtpd_worker_up", GAUGE, "1 while the worker of this slot serves", (Label("worker"),), is_masters=True),
     Metric(

@@ -14,11 +14,13 @@ import mmap
 import os
 
 ROWS = 4096
-COLUMNS = 128
+COLUMNS = 512
 _TEXT_BYTES = 240
-_HEAD_CELLS = 4  # key, set aside until (monotonic s), failures, version of the text
-_ROW_CELLS = _HEAD_CELLS + COLUMNS
 _PROBES = 16
+# Where things begin, in cells of 8 octets: the keys of all rows, when each is free again (a double), the counts, the texts.
+_TIMES = ROWS
+_COUNTS = 2 * ROWS
+_CELLS = _COUNTS + ROWS * COLUMNS
 
 
 class HopTable:
@@ -26,20 +28,20 @@ class HopTable:
 
     def __init__(self) -> None:
         self._fd = os.memfd_create("smtpd-next-hops", os.MFD_CLOEXEC)
-        cells_bytes = ROWS * _ROW_CELLS * 8
-        os.ftruncate(self._fd, cells_bytes + ROWS * _TEXT_BYTES)
-        self._memory = mmap.mmap(self._fd, cells_bytes + ROWS * _TEXT_BYTES)
+        size_bytes = _CELLS * 8 + ROWS * _TEXT_BYTES
+        os.ftruncate(self._fd, size_bytes)  # pages that nobody touches take no memory
+        self._memory = mmap.mmap(self._fd, size_bytes)
         view = memoryview(self._memory)
-        self._cells: memoryview[int] = view[:cells_bytes].cast("q")
-        self._times: memoryview[float] = view[:cells_bytes].cast("d")
-        self._texts = view[cells_bytes:]
+        self._cells: memoryview[int] = view[: _CELLS * 8].cast("q")
+        self._times: memoryview[float] = view[: _CELLS * 8].cast("d")
+        self._texts = view[_CELLS * 8 :]
 
     def clear_column(self, column: int) -> None:
         """Forget the connections of a process that has ended, before another one gets its column."""
-        column %= COLUMNS
         cells = self._cells
-        for row in range(ROWS):
-            cells[row * _ROW_CELLS + _HEAD_CELLS + column] = 0
+        for row, key in enumerate(cells[:ROWS].tolist()):
+            if key:
+                cells[_COUNTS + row * COLUMNS + column % COLUMNS] = 0
 
     def row_of(self, name: str, column: int) -> HopRow | None:
         """Return the row of a next hop, entered if it is new; None: the table is full."""
@@ -53,7 +55,7 @@ class HopTable:
                 if row < 0:
                     row = self._find(0, first)
                     if row >= 0:
-                        self._cells[row * _ROW_CELLS] = key
+                        self._cells[row] = key
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN)
         return None if row < 0 else HopRow(self, row, column % COLUMNS)
@@ -62,7 +64,7 @@ class HopTable:
         cells = self._cells
         for step in range(_PROBES):
             row = (first + step) % ROWS
-            found = cells[row * _ROW_CELLS]
+            found = cells[row]
             if found == key:
                 return row
             if not found:
@@ -81,13 +83,12 @@ class HopTable:
 class HopRow:
     """One next hop, seen by one process. `until_s` is monotonic time."""
 
-    __slots__ = ("_at", "_mine", "_row", "_table")
+    __slots__ = ("_mine", "_row", "_table")
 
     def __init__(self, table: HopTable, row: int, column: int) -> None:
         self._table = table
         self._row = row
-        self._at = row * _ROW_CELLS
-        self._mine = self._at + _HEAD_CELLS + column
+        self._mine = _COUNTS + row * COLUMNS + column
 
     def take_connection(self, most: int) -> bool:
         """Count one more connection of this process, unless the host would then have more than `most`.
@@ -107,13 +108,13 @@ class HopRow:
     @property
     def connections(self) -> int:
         """Connections of all processes."""
-        first = self._at + _HEAD_CELLS
-        return sum(self._table._cells[first : first + COLUMNS])
+        first = _COUNTS + self._row * COLUMNS
+        return sum(self._table._cells[first : first + COLUMNS].tolist())
 
     @property
     def until_s(self) -> float:
         """When this next hop may be tried again; 0.0: it is not set aside."""
-        return float(self._table._times[self._at + 1])
+        return float(self._table._times[_TIMES + self._row])
 
     @property
     def text(self) -> str:
@@ -126,8 +127,8 @@ class HopRow:
         octets = text.encode("utf-8", "replace")[:_TEXT_BYTES]
         start = self._row * _TEXT_BYTES
         self._table._texts[start : start + _TEXT_BYTES] = octets.ljust(_TEXT_BYTES, b"\0")
-        self._table._times[self._at + 1] = until_s
+        self._table._times[_TIMES + self._row] = until_s
 
     def welcome(self) -> None:
         """It answers: nobody need keep away."""
-        self._table._times[self._at + 1] = 0.0
+        self._table._times[_TIMES + self._row] = 0.0

@@ -170,7 +170,7 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
             most=TIB,
         ),
     ] = 16 * 1024 * 1024
-    concurrency: Annotated[int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)] = 200
+    concurrency: Annotated[int, Key("Mails being delivered at once, for each worker", least=1, most=100_000)] = 1000
     soft_bounce: Annotated[bool, Key("Try again after every refusal, also a final one")] = False
     refused_early: Annotated[
         str,

@@ -15,6 +15,7 @@ import socket
 from dataclasses import dataclass
 
 from smtpd.metrics.slab import CellIndex, Slabs
+from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import ListenerSockets
 from smtpd.settings import Settings
 
@@ -29,6 +30,7 @@ class WorkerBoot:
     settings: Settings
     listeners: list[ListenerSockets]
     slabs: Slabs
+    hops: HopTable
     cells: CellIndex
     channel: socket.socket
     serves: tuple[int, ...]  # slots whose sockets this worker accepts from at once; starts with `slot`

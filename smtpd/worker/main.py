@@ -25,11 +25,16 @@ from smtpd.errors import StartupError
 from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, SHARD
 from smtpd.net.files import FilesThread
+from smtpd.net.hops import OwnHost
 from smtpd.net.loop import Loop
+from smtpd.net.resolver import Resolver
+from smtpd.net.side import SideThread
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
+from smtpd.settings.endpoint import parse_endpoint
 from smtpd.spool.open import open_spool
 from smtpd.spool.sqlite import SpoolObservers
+from smtpd.transports.relay.transport import RelayHost
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
@@ -42,6 +47,7 @@ HEARTBEAT_S = 0.25
 LOG_LOT = 1000  # lines handed over at once
 LOG_DELAY_S = 0.02  # how long a line may wait for company
 ORPHAN_GRACE_S = 2.0  # the master is gone: sessions get this long
+DELIVERY_GRACE_S = 3.0  # the last session is over: deliveries under way get this long
 COLLECT_EVERY = 50_000  # allocations between looks for cycles; connections break theirs themselves
 _PACKET_BYTES = 65536
 _MAX_DESCRIPTORS = 64
@@ -92,8 +98,15 @@ class Worker:
         self._spool = open_spool(
             self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
         )
-        router = Router(settings.route)
-        self._scheduler = Scheduler(self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log)
+        router = Router(settings.route, settings.bounce)
+        self._side = SideThread(self._loop)
+        relay = RelayHost(
+            self._loop, self._files, Resolver(self._loop, self._side, settings.dns, _own_host(boot)), boot.hops, boot.bank,
+            settings.hostname, self._warn_of_next_hop,
+        )  # fmt: skip
+        self._scheduler = Scheduler(
+            self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log, relay
+        )
         self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot, self._warn)
         self._acceptors = self._make_acceptors(router)
 
@@ -164,6 +177,7 @@ class Worker:
         _tell(self._boot.channel, {"is": "ready"})
         loop.run()
         self._files.close()
+        self._side.close(1.0)
         self._log.close(5.0)
         return self._exit_code
 
@@ -193,6 +207,7 @@ class Worker:
             self._is_done = True
             self._control.close()
             self._scheduler.drain(lambda: self._spool.close(self._loop.stop))
+            self._loop.call_later(DELIVERY_GRACE_S, self._scheduler.abandon)
 
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:
@@ -262,6 +277,18 @@ class Worker:
 
     def _warn(self, text: str) -> None:
         self._log.warning("smtpd", text)
+
+    def _warn_of_next_hop(self, text: str) -> None:
+        self._log.warning("smtp", text)
+
+
+def _own_host(boot: WorkerBoot) -> OwnHost:
+    """Who we are, so that mail is not sent in circles."""
+    endpoints = [parse_endpoint(listener.settings.address) for listener in boot.listeners]
+    return OwnHost(
+        frozenset((boot.settings.hostname.lower(),)),
+        frozenset((endpoint.host, endpoint.port) for endpoint in endpoints if not endpoint.is_unix),
+    )
 
 
 def _nothing() -> None:

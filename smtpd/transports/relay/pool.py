@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome
 from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.resolver import Search
-from smtpd.proto.client.transmission import Transmission
+from smtpd.net.transcript import Transcript
+from smtpd.proto.client.transmission import CONTENT_ENDED, Transmission
 from smtpd.transports.relay.delivery import Delivery
 from smtpd.transports.relay.health import HopHealth
 from smtpd.transports.relay.link import Link
@@ -22,7 +23,6 @@ from smtpd.transports.relay.link import Link
 if TYPE_CHECKING:
     import ssl
 
-    from smtpd.control.transcript import Transcript
     from smtpd.transports.relay.transport import RelayTransport
 
 _FIRST_WINDOW = 5.0
@@ -215,9 +215,11 @@ class Pool:
         is_broken = session.is_closed
         if transmission.is_8bit_unannounced:
             transport.unannounced_8bit += 1
-        if is_broken and transmission.is_unconfirmed:
+        is_unconfirmed = is_broken and _is_unconfirmed(transmission)
+        if is_unconfirmed:
             transport.unconfirmed += 1
-        if is_broken and self._may_resend(link, delivery, transmission):
+            transport.warn(f"{delivery.item.queue_id}: the reply to the end of the message is lost, it may be delivered twice")
+        if is_broken and not is_unconfirmed and self._may_resend(link, delivery, transmission):
             delivery.is_resent = True
             self._pending.appendleft(delivery)
             return
@@ -255,7 +257,7 @@ class Pool:
         """Whether a kept connection had been closed by the next hop before it took anything of this mail."""
         return (
             link.mails > 1 and not delivery.is_resent and not self._is_closed and transmission.reply_count == 0
-            and not transmission.needs_reset and not transmission.is_unconfirmed
+            and not transmission.needs_reset
         )  # fmt: skip
 
     def _note_success(self, link: Link) -> None:
@@ -293,3 +295,13 @@ class Pool:
                 self._idle.append(link)
             else:
                 link.quit()
+
+
+def _is_unconfirmed(transmission: Transmission) -> bool:
+    """Whether all of a mail was sent and the reply to it never came (RFC 1047)."""
+    if transmission.content_state != CONTENT_ENDED:
+        return False
+    return any(
+        transmission.outcomes[place].status == DEFERRED and not transmission.outcomes[place].code
+        for place in transmission.accepted
+    )

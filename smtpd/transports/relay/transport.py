@@ -15,7 +15,6 @@ from smtpd.net.hop_table import HopTable
 from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.resolver import Resolver, Search
-from smtpd.net.tls.contexts import client_context
 from smtpd.proto.client.rules import ClientRules
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.spool.base import Body, SpoolItem
@@ -42,8 +41,7 @@ class RelayHost:
 
 
 class RelayTransport:
-    """One route. `unconfirmed` counts mails whose last reply was lost, `unannounced_8bit` those with 8-bit text that went to a next
-    hop without 8BITMIME."""
+    """One route."""
 
     needs_body = True
 
@@ -125,6 +123,8 @@ class RelayTransport:
 
     def tls_context(self) -> ssl.SSLContext:
         """Return the context of this route's connections, made once."""
+        from smtpd.net.tls.contexts import client_context
+
         if self._context is None:
             route = self._route
             is_verified = route.tls == "require" and route.tls_verify
