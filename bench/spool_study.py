@@ -58,6 +58,9 @@ class OneTable(ShardDatabase):
         execute(f"PRAGMA user_version = {schema.FORMAT}")
         execute("COMMIT")
 
+    def commit(self, batch: Batch) -> None:
+        self._commit_by_parts(batch)
+
     def _insert(self, batch: Batch) -> None:
         parameters: list[Any] = []
         for at in range(len(batch.writers)):

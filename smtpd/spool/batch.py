@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smtpd.errors import SpoolError
-from smtpd.spool.schema import KEPT_WIDTH
+from smtpd.spool.schema import BODY_WIDTH, KEPT_WIDTH, MAIL_WIDTH
 
 if TYPE_CHECKING:
     from smtpd.spool.writer import SqliteWriter
@@ -89,6 +89,26 @@ class Batch:
     def writes(self) -> bool:
         """Whether a transaction is needed."""
         return bool(self.mails or self.removed or self.kept or self.claims or self.gone_files or self.ceiling_us)
+
+    @property
+    def is_ordinary(self) -> bool:
+        """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
+        return (
+            bool(self.mails)
+            and not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us)
+            and (len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH)
+        )
+
+    def intake(self) -> list[Any]:
+        """Return the parameters of schema.insert_intake for an ordinary batch."""
+        mails, bodies = self.mails, self.bodies
+        parameters: list[Any] = []
+        for number in range(len(bodies) // BODY_WIDTH):
+            parameters += mails[number * MAIL_WIDTH : (number + 1) * MAIL_WIDTH]
+            parameters.append(bodies[number * BODY_WIDTH + 1])
+        for row in self.removed:
+            parameters += (row, None, None, None, None, None)
+        return parameters
 
     def merge(self, later: Batch) -> None:
         """Take in what a later turn brought."""

@@ -88,6 +88,8 @@ class ShardDatabase:
             if is_new:
                 self._make_tables()
             self._load_state()
+            for statement in schema.INTAKE:
+                self.connection.execute(statement)
         except BaseException:
             self.connection.close()
             raise
@@ -174,6 +176,14 @@ class ShardDatabase:
 
     def commit(self, batch: Batch) -> None:
         """Make the whole batch durable, or nothing of it; raises sqlite3.Error."""
+        rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed)
+        if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary:
+            self.connection.execute(schema.insert_intake(rows), batch.intake())  # a transaction by itself
+            self._note_commit(batch)
+        else:
+            self._commit_by_parts(batch)
+
+    def _commit_by_parts(self, batch: Batch) -> None:
         connection = self.connection
         execute = connection.execute
         before = (self._recovered_from, self._recovered_upto)
