@@ -114,8 +114,8 @@ def ascii_path(path: bytes) -> bytes | None:
     """The path with its domain as A-labels; None where the local part is not ASCII or the domain has no such form."""
     if path.isascii():
         return path
-    local, _, domain = path.rpartition(b"@")
-    if not local.isascii():
+    local, separator, domain = path.rpartition(b"@")
+    if not separator or not local.isascii():
         return None
     try:
         return local + b"@" + normal_domain(domain.decode()).encode("ascii")
