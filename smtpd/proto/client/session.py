@@ -17,6 +17,21 @@ from smtpd._wire import BodyEncoder, ReplyReader
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.proto.client import events as ev
 from smtpd.proto.client import extensions as ext
+from smtpd.proto.client.awaited import (
+    CONTENT,
+    DATA,
+    END,
+    GREETING,
+    HELLO,
+    HELO,
+    LONE_DOT,
+    MAIL,
+    QUIT,
+    RCPT,
+    RSET,
+    STARTTLS,
+    TIMEOUT_KINDS,
+)  # fmt: skip
 from smtpd.proto.client.commands import prepare
 from smtpd.proto.client.events import ClientEvent
 from smtpd.proto.client.extensions import Extensions, parse_extensions
@@ -24,24 +39,6 @@ from smtpd.proto.client.rules import TLS_REQUIRE, ClientRules
 from smtpd.proto.client.transmission import CONTENT_ENDED, CONTENT_GIVEN, CONTENT_VOID, Transmission
 from smtpd.proto.client.verdicts import is_too_many, judge
 
-# What a reply is awaited for. CONTENT is no reply: pieces of a mail are being given.
-GREETING = 0
-HELLO = 1
-HELO = 2
-STARTTLS = 3
-MAIL = 4
-RCPT = 5
-DATA = 6
-END = 7
-LONE_DOT = 8
-RSET = 9
-QUIT = 10
-CONTENT = 11
-
-# Which `*_timeout` of the settings applies to each.
-_TIMEOUTS = (
-    "greeting", "hello", "hello", "tls", "mail", "recipient", "data", "end_of_data", "end_of_data", "quit", "quit", "block",
-)  # fmt: skip
 _SHUTTING_DOWN = 421
 _OUT_OF_SEQUENCE = 503
 
@@ -54,9 +51,9 @@ class ClientSession:
     """
 
     __slots__ = (
-        "_answerable", "_current", "_encoder", "_expected", "_is_chunking", "_is_ending", "_is_handshaking", "_is_pipelining",
-        "_is_quitting", "_is_ready", "_next", "_output", "_reader", "events", "extensions", "is_closed", "is_spent", "is_tls",
-        "mail_count", "peer_name", "relay", "rules",
+        "_answerable", "_current", "_encoder", "_expected", "_handed_bytes", "_is_chunking", "_is_ending", "_is_handshaking",
+        "_is_pipelining", "_is_quitting", "_is_ready", "_left_bytes", "_next", "_output", "_reader", "events", "extensions",
+        "is_closed", "is_spent", "is_tls", "mail_count", "peer_name", "relay", "rules",
     )  # fmt: skip
 
     def __init__(self, rules: ClientRules, relay: str = "") -> None:
@@ -71,6 +68,8 @@ class ClientSession:
         self.is_spent = False  # the next hop takes no more mails on this connection
         self._reader = ReplyReader()
         self._output: list[bytes] = []
+        self._handed_bytes = 0  # by take_output, so far
+        self._left_bytes = 0  # of these, what was sent when the octets came that are being taken
         self._expected: deque[int] = deque((GREETING,))
         self._answerable = 1  # how many of them may be answered: their commands were handed out
         self._current: Transmission | None = None
@@ -85,9 +84,10 @@ class ClientSession:
 
     # --- the driver's side -------------------------------------------------------------------------------------------
 
-    def receive(self, buffer: bytearray, start: int, end: int) -> int:
-        """Take all of buffer[start:end]; return `end`."""
+    def receive(self, buffer: bytearray, start: int, end: int, unsent_bytes: int = 0) -> int:
+        """Take all of buffer[start:end]; return `end`. `unsent_bytes` of what was handed out have not left yet."""
         reader = self._reader
+        self._left_bytes = self._handed_bytes - unsent_bytes
         position = start
         while position < end and not self.is_closed:
             if self._is_handshaking:
@@ -109,6 +109,7 @@ class ClientSession:
             return b""
         octets = output[0] if len(output) == 1 else b"".join(output)
         output.clear()
+        self._handed_bytes += len(octets)
         return octets
 
     def next_event(self) -> ClientEvent | None:
@@ -137,7 +138,7 @@ class ClientSession:
         """Which `*_timeout` of DeliverySettings applies to what is awaited; "" when nothing is."""
         if self._is_handshaking:
             return "tls"
-        return _TIMEOUTS[self._expected[0]] if self._expected else ""
+        return TIMEOUT_KINDS[self._expected[0]] if self._expected else ""
 
     @property
     def is_final_reply_due(self) -> bool:
@@ -185,8 +186,8 @@ class ClientSession:
         if is_last:
             self._output.append(encoder.finish() + b".\r\n")
             self._encoder = None
-            current.content_state = CONTENT_ENDED
             self._expected[0] = END
+            self._end_content(current)
 
     def tls_started(self) -> None:
         """The handshake after START_TLS is done. What the next hop said before it counts for nothing (RFC 3207 4.2)."""
@@ -229,6 +230,9 @@ class ClientSession:
             return
         if what == END:
             assert current is not None
+            if current.end_bytes > self._left_bytes and self._is_early(current, reader):
+                self._take_unasked_reply(reader)
+                return
             self._on_end(current, reader)
             return
         expected.popleft()
@@ -245,10 +249,8 @@ class ClientSession:
                 self._finish(current)
         elif what == GREETING:
             self._on_greeting(reader)
-        elif what == HELLO:
-            self._on_hello(reader)
-        elif what == HELO:
-            self._on_helo(reader)
+        elif what in (HELLO, HELO):
+            self._on_hello(reader, what)
         elif what == STARTTLS:
             self._on_starttls(reader, has_more)
         elif what == RSET:
@@ -256,11 +258,13 @@ class ClientSession:
         else:
             self._close(None)
 
+    def _is_early(self, current: Transmission, reader: ReplyReader) -> bool:
+        """Whether a final reply that came before the end left is none. A chunk may be refused as soon as it is announced."""
+        return bool(current.accepted) and (reader.code < 400 or not current.is_chunked)
+
     def _take_unasked_reply(self, reader: ReplyReader) -> None:
-        """Before its command left, or to none at all. A refusal in the middle of content is no protocol error, but no clear
-        answer either.
-        """
-        is_in_content = bool(self._expected) and self._expected[0] == CONTENT
+        """To no command, or to one that has not left. A refusal in the middle of content is allowed, but no clear answer."""
+        is_in_content = bool(self._expected) and self._expected[0] in (CONTENT, END)
         if reader.code == _SHUTTING_DOWN or (is_in_content and reader.code >= 400):
             self._close(judge(reader, self.relay, False))
         else:
@@ -279,23 +283,18 @@ class ClientSession:
     def _say_hello(self) -> None:
         self._command((b"LHLO " if self.rules.is_lmtp else b"EHLO ") + self.rules.hello_name + b"\r\n", HELLO)
 
-    def _on_hello(self, reader: ReplyReader) -> None:
+    def _on_hello(self, reader: ReplyReader, what: int) -> None:
         if reader.code >= 400:
-            if reader.code < 500 or self.rules.is_lmtp:
-                self._refuse(judge(reader, self.relay, self.rules.believes_early))
-            else:
+            if what == HELLO and reader.code >= 500 and not self.rules.is_lmtp:
                 self._command(b"HELO " + self.rules.hello_name + b"\r\n", HELO)
+            else:
+                self._refuse(judge(reader, self.relay, self.rules.believes_early))
             return
-        self.extensions = parse_extensions(reader.lines)
-        if self.rules.tls and not self.is_tls and self.extensions.flags & ext.STARTTLS:
-            self._command(b"STARTTLS\r\n", STARTTLS)
-            return
-        self._become_ready()
-
-    def _on_helo(self, reader: ReplyReader) -> None:
-        if reader.code >= 400:
-            self._refuse(judge(reader, self.relay, self.rules.believes_early))
-            return
+        if what == HELLO:
+            self.extensions = parse_extensions(reader.lines)
+            if self.rules.tls and not self.is_tls and self.extensions.flags & ext.STARTTLS:
+                self._command(b"STARTTLS\r\n", STARTTLS)
+                return
         self._become_ready()
 
     def _on_starttls(self, reader: ReplyReader, has_more: bool) -> None:
@@ -389,7 +388,7 @@ class ClientSession:
         self._output.append(content)
         self._command(tail, END)
         transmission.is_chunked = True
-        transmission.content_state = CONTENT_ENDED
+        self._end_content(transmission)
 
     def _on_data(self, current: Transmission, reader: ReplyReader) -> None:
         if reader.code >= 400:
@@ -414,8 +413,13 @@ class ClientSession:
             self.events.append(ClientEvent(ev.WANTS_BODY, current))
             return
         self._output.append(encoder.feed(current.body))
-        current.content_state = CONTENT_ENDED
         self._command(encoder.finish() + b".\r\n", END)
+        self._end_content(current)
+
+    def _end_content(self, transmission: Transmission) -> None:
+        """All of it stands in the output, and nothing behind it."""
+        transmission.content_state = CONTENT_ENDED
+        transmission.end_bytes = self._handed_bytes + sum(map(len, self._output))
 
     def _on_end(self, current: Transmission, reader: ReplyReader) -> None:
         """The final reply; for LMTP one for each recipient that was taken, in their order (RFC 2033 4.2)."""

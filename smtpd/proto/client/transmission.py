@@ -27,8 +27,9 @@ class Transmission:
     """
 
     __slots__ = (
-        "accepted", "asked", "body", "commands", "content_state", "envelope", "final_count", "head", "is_8bit_unannounced",
-        "is_begun", "is_chunked", "needs_reset", "outcomes", "put_off", "recipients", "reply_count", "size_bytes", "undecided",
+        "accepted", "asked", "body", "commands", "content_state", "end_bytes", "envelope", "final_count", "head",
+        "is_8bit_unannounced", "is_begun", "is_chunked", "needs_reset", "outcomes", "put_off", "recipients", "reply_count",
+        "size_bytes", "undecided",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class Transmission:
         self.final_count = 0  # final replies so far (LMTP)
         self.is_chunked = False  # goes by BDAT
         self.content_state = 0  # CONTENT_*
+        self.end_bytes = 0  # the end of its content, counted in octets of all that the session handed out
         self.needs_reset = False  # the next hop has begun a transaction that no end of data ended
 
     def decide(self, place: int, outcome: Outcome) -> None:

@@ -454,6 +454,53 @@ def test_reply_in_the_middle_of_content(ready_client, octets):
     assert client.take() == b""
 
 
+def hear_with_unsent(client, octets, unsent_bytes):
+    buffer = bytearray(octets)
+    client.session.receive(buffer, 0, len(buffer), unsent_bytes)
+    client.take()
+
+
+@pytest.mark.parametrize("octets", [OK, b"452 4.3.1 full\r\n", b"552 5.3.4 too big\r\n", b"421 down\r\n"])
+@pytest.mark.parametrize("is_lmtp", [False, True])
+def test_final_reply_while_the_end_has_not_left(ready_client, octets, is_lmtp):
+    client = ready_client(b"PIPELINING", is_lmtp=is_lmtp)
+    mail = mail_to()
+    client.send(mail)
+    client.hear(OK + OK + GO)
+    hear_with_unsent(client, octets, 1)
+    assert client.kinds() == [ev.DONE, ev.CLOSED]
+    assert statuses(mail) == [DEFERRED]
+
+
+def test_final_reply_while_only_the_next_mail_has_not_left(ready_client):
+    client = ready_client(b"PIPELINING")
+    first, second = mail_to(), mail_to()
+    client.send(first)
+    client.hear(OK + OK + GO)
+    unsent = client.send(second)
+    hear_with_unsent(client, OK, len(unsent))
+    assert statuses(first) == [DELIVERED]
+    hear_with_unsent(client, OK + OK + GO, 0)
+    hear_with_unsent(client, OK, 0)
+    assert statuses(second) == [DELIVERED]
+
+
+def test_chunk_may_be_refused_before_it_has_left(ready_client):
+    for recipient_reply in (OK, b"550 5.7.1 no\r\n"):
+        client = ready_client(b"PIPELINING", b"CHUNKING")
+        mail = mail_to()
+        client.send(mail)
+        hear_with_unsent(client, OK + recipient_reply + b"552 5.3.4 no\r\n", 10)
+        assert statuses(mail) == [UNDELIVERABLE]
+        assert client.kinds() == [ev.DONE]
+    client = ready_client(b"PIPELINING", b"CHUNKING")
+    mail = mail_to()
+    client.send(mail)
+    hear_with_unsent(client, OK + OK + OK, 10)
+    assert client.kinds() == [ev.DONE, ev.CLOSED]
+    assert statuses(mail) == [DEFERRED]
+
+
 def test_text_is_bounded(ready_client):
     client = ready_client(b"X")
     mail = mail_to()
