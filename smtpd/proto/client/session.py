@@ -157,6 +157,7 @@ class ClientSession:
             self.events.append(ClientEvent(ev.DONE, transmission))
             return
         transmission.is_begun = True
+        transmission.has_turn = self.mail_count == 0
         self.mail_count += 1
         limit = self.extensions.mail_limit
         if limit and self.mail_count >= limit:
@@ -330,6 +331,7 @@ class ClientSession:
     # --- the transaction ---------------------------------------------------------------------------------------------
 
     def _on_mail(self, current: Transmission, reader: ReplyReader) -> None:
+        current.has_turn = True
         if reader.code < 300:
             current.needs_reset = True
             if not self._is_pipelining:
@@ -484,15 +486,12 @@ class ClientSession:
         self._expected.clear()
         self._answerable = 0
         outcome = reason or self._reason("connection was closed")
-        following = self._next
-        if self._current is not None:
-            self._current.decide_rest(outcome)
-            self.events.append(ClientEvent(ev.DONE, self._current))
-        if following is not None:
-            if following.content_state == CONTENT_ENDED:
-                following.decide_rest(outcome)
-            else:
-                following.put_off_rest(outcome)  # it had no turn
-            self.events.append(ClientEvent(ev.DONE, following))
+        for transmission in (self._current, self._next):
+            if transmission is not None:
+                if transmission.has_turn:
+                    transmission.decide_rest(outcome)
+                else:  # the connection was at its end before; a new one may do
+                    transmission.put_off_rest(outcome)
+                self.events.append(ClientEvent(ev.DONE, transmission))
         self._current = self._next = None
         self.events.append(ClientEvent(ev.CLOSED, None, reason))

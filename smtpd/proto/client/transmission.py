@@ -20,14 +20,15 @@ class Transmission:
 
     When the session is DONE with it: `outcomes` has one for each of `recipients`, in their order (outcomes may be shared;
     `attempts` and `at_s` are not filled in, `relay` is the session's). `put_off` has those of `recipients` that are deferred only
-    because the next hop takes no more of them in this transaction or connection: they may be sent again at once.
+    because this transaction or connection takes no more of them, or ended before the mail had its turn (it was no connection's
+    first mail, and MAIL was not answered): they may be sent again at once, and no mail is put off for ever by that.
     `is_8bit_unannounced`: 8-bit text went to a next hop that does not offer 8BITMIME. `is_begun`: its MAIL was handed out.
 
     What follows are the session's own: places are positions in `recipients`.
     """
 
     __slots__ = (
-        "accepted", "asked", "body", "commands", "content_state", "end_bytes", "envelope", "final_count", "head",
+        "accepted", "asked", "body", "commands", "content_state", "end_bytes", "envelope", "final_count", "has_turn", "head",
         "is_8bit_unannounced", "is_begun", "is_chunked", "needs_reset", "outcomes", "put_off", "recipients", "reply_count",
         "size_bytes", "undecided",
     )  # fmt: skip
@@ -53,6 +54,7 @@ class Transmission:
         self.is_chunked = False  # goes by BDAT
         self.content_state = 0  # CONTENT_*
         self.end_bytes = 0  # the end of its content, counted in octets of all that the session handed out
+        self.has_turn = False  # it is the connection's first mail, or its MAIL was answered
         self.needs_reset = False  # the next hop has begun a transaction that no end of data ended
 
     def decide(self, place: int, outcome: Outcome) -> None:
