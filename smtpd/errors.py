@@ -40,3 +40,7 @@ class ShardBusyError(SpoolError):
 
 class ShardFormatError(SpoolError):
     """The shard was written by a newer version or is corrupted; nothing in it is touched."""
+
+
+class TlsFileError(SmtpdError):
+    """A file of certificates or keys can't be used; the text names it."""

@@ -23,6 +23,7 @@ cdef class Stream:
     cdef bytes _output
     cdef Timer _linger
     cdef Py_ssize_t _linger_bytes
+    cdef readonly object tls
 
     cpdef start(self)
     cpdef pause(self)
@@ -47,3 +48,13 @@ cdef class Stream:
 
     @cython.locals(owner=StreamOwner)
     cpdef _tell_end(self)
+    cpdef _keep(self, bytearray rest)
+    cpdef _watch(self)
+    cpdef _unwatch(self)
+
+    cpdef bytes _encrypt(self, bytes data)
+    @cython.locals(count=Py_ssize_t)
+    cpdef _on_tls_readable(self)
+    @cython.locals(count=Py_ssize_t, taken=Py_ssize_t, owner=StreamOwner)
+    cpdef _step_tls(self)
+    cpdef _end_handshake(self, failure)

@@ -6,18 +6,26 @@ memory. The end of the peer's side is told once (`on_end`): half-closed is not g
 
 Interest in reading is dropped only when an event comes that isn't wanted, not at each pause: a peer that waits for its
 reply costs no epoll_ctl.
+
+With TLS (`start_tls`) the octets pass through an engine of their own (`smtpd.net.tls`) on the way, with the same promises; a
+plain stream pays one comparison for it.
 """
 
 from __future__ import annotations
 
 import errno
+import ssl
+from collections.abc import Callable
 
 from smtpd import _io
 from smtpd.net.loop import Loop, Timer
+from smtpd.net.tls.engine import END, TlsEngine
 
 READ_BYTES = 64 * 1024  # octets per connection and turn: the quantum that keeps one fat sender from starving the others
 LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply
 LINGER_BYTES = 64 * 1024
+_EARLY = "TLS handshake: the peer had sent more, in the clear, before it began"
+_ENDED = "TLS handshake: the peer closed the connection"
 _EAGAIN = -errno.EAGAIN
 _BUFFER = bytearray(READ_BYTES)  # one for all: whatever is not taken during the call is copied
 
@@ -50,7 +58,19 @@ class Stream:
     owner may let go of itself in `on_closed`.
     """
 
-    __slots__ = ("_has_reader", "_linger", "_linger_bytes", "_loop", "_output", "_rest", "at_end", "fd", "is_paused", "owner")
+    __slots__ = (
+        "_has_reader",
+        "_linger",
+        "_linger_bytes",
+        "_loop",
+        "_output",
+        "_rest",
+        "at_end",
+        "fd",
+        "is_paused",
+        "owner",
+        "tls",
+    )
 
     def __init__(self, loop: Loop, fd: int, owner: StreamOwner) -> None:
         self._loop = loop
@@ -63,6 +83,7 @@ class Stream:
         self._output: bytes = b""
         self._linger: Timer | None = None
         self._linger_bytes = 0
+        self.tls: TlsEngine | None = None  # what the handshake came to; to be read only
 
     @property
     def is_open(self) -> bool:
@@ -75,12 +96,12 @@ class Stream:
 
     @property
     def buffered_bytes(self) -> int:
-        return len(self._output) + (len(self._rest) if self._rest else 0)
+        held = 0 if self.tls is None else self.tls.buffered_bytes
+        return len(self._output) + (len(self._rest) if self._rest else 0) + held
 
     def start(self) -> None:
         """Begin to read."""
-        self._loop.add_reader(self.fd, self._on_readable)
-        self._has_reader = True
+        self._watch()
 
     def pause(self) -> None:
         """Take nothing from the peer until `resume`."""
@@ -91,6 +112,8 @@ class Stream:
         self.is_paused = False
         if self._rest is not None:
             self._loop.ready(self._pump)
+        elif self.tls is not None:
+            self._loop.ready(self._step_tls)
         elif self.at_end:
             self._loop.ready(self._tell_end)
         elif not self._has_reader and not self._output:
@@ -100,6 +123,10 @@ class Stream:
         """Send what the window takes, keep the rest; True when all is gone. Octets after an error are dropped."""
         if self.fd < 0 or self._linger is not None:
             return True
+        if self.tls is not None:
+            data = self._encrypt(data)
+            if not data:
+                return not self._output
         if self._output:
             self._output += data
             return False
@@ -118,6 +145,10 @@ class Stream:
         short time: a close with unread input would reset the connection and lose the last reply."""
         if self.fd < 0 or self._linger is not None:
             return
+        if self.tls is not None:
+            self.tls.say_end()
+            self.write(b"")
+            self.tls.done = None
         if not linger and not self._output:
             self.destroy()
             return
@@ -140,6 +171,8 @@ class Stream:
         _io.close(fd)
         self._rest = None
         self._output = b""
+        if self.tls is not None:
+            self.tls.done = None
         owner = self.owner
         owner.on_closed()
 
@@ -147,7 +180,7 @@ class Stream:
 
     def _watch(self) -> None:
         if self.fd >= 0 and not self.at_end:
-            self._loop.add_reader(self.fd, self._on_readable)
+            self._loop.add_reader(self.fd, self._on_readable if self.tls is None else self._on_tls_readable)
             self._has_reader = True
 
     def _unwatch(self) -> None:
@@ -168,15 +201,22 @@ class Stream:
         if count > 0:
             taken = owner.on_data(_BUFFER, 0, count)
             if taken < count and self.is_open:
-                self._rest = _BUFFER[taken:count]
-                if not self.is_paused and not self._output:
-                    self._loop.ready(self._pump)
+                self._keep(_BUFFER[taken:count])
         elif count == 0:
             self.at_end = True
             self._unwatch()
             owner.on_end()
         elif count != _EAGAIN:
             self._lose()
+
+    def _keep(self, rest: bytearray) -> None:
+        """Offer what was not taken again later."""
+        if self.tls is not None and self.tls.is_shaking:  # it came in the clear, before TLS was begun in this very call
+            self.tls.fail(_EARLY)
+            return
+        self._rest = rest
+        if not self.is_paused and not self._output:
+            self._loop.ready(self._pump)
 
     def _tell_end(self) -> None:
         owner = self.owner
@@ -194,9 +234,9 @@ class Stream:
         if not self.is_open:
             return
         if taken < len(rest):
-            self._rest = rest[taken:]
-            if not self.is_paused and not self._output:
-                self._loop.ready(self._pump)
+            self._keep(rest[taken:])
+        elif self.tls is not None:
+            self._loop.ready(self._step_tls)
         elif self.at_end:
             owner.on_end()
         elif not self._has_reader and not self.is_paused and not self._output:
@@ -219,7 +259,11 @@ class Stream:
             return
         owner = self.owner
         owner.on_drained()
-        if self.is_open and not self.is_paused:
+        if not self.is_open:
+            return
+        if self.tls is not None:
+            self._loop.ready(self._step_tls if self._rest is None else self._pump)
+        elif not self.is_paused:
             self.resume()
 
     def _shut_down(self) -> None:
@@ -241,5 +285,118 @@ class Stream:
         """The connection broke."""
         owner = self.owner
         if self.fd >= 0 and self._linger is None:
+            if self.tls is not None and self.tls.done is not None:
+                self._end_handshake("TLS handshake: the connection broke")
+                if self.fd < 0:
+                    return
             owner.on_lost()
         self.destroy()
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def start_tls(
+        self, context: ssl.SSLContext, server_side: bool, server_name: str | None, done: Callable[[str], object]
+    ) -> None:
+        """Shake hands; pending output still leaves in the clear. `server_name` is the name that a client asks for and checks.
+
+        `done("")` when all from now on is encrypted, `done(words)` when the handshake failed: then nothing is read any more, and
+        what is left is to close. Called once, on the loop, never before this returns, also when the connection breaks meanwhile,
+        but not after `close` or `destroy`. There is no limit of time here. What was read before is never taken for something
+        that came encrypted: octets that wait untaken make the handshake fail (RFC 3207 5, 6)."""
+        if self.fd < 0 or self._linger is not None or self.tls is not None:
+            return
+        self.tls = TlsEngine(context, server_side, server_name, done)
+        if self._rest is not None or self.at_end:
+            self._rest = None
+            self.tls.fail(_EARLY if not self.at_end else _ENDED)
+        self._watch()
+        self._loop.ready(self._step_tls)
+
+    def _encrypt(self, data: bytes) -> bytes:
+        """Return what is to be sent for `data`, and what the engine has to send by itself (`write(b"")` sends that alone)."""
+        tls = self.tls
+        if tls is None:
+            return data
+        tls.encrypt(data)
+        if tls.failure and not tls.is_shaking:
+            self._loop.ready(self._lose)
+        return tls.take_output()
+
+    def _on_tls_readable(self) -> None:
+        if self.fd < 0:
+            return
+        if self._linger is not None:
+            self._discard()
+            return
+        tls = self.tls
+        if tls is None:
+            return
+        is_waiting = tls.failure or self.at_end or self._output
+        if is_waiting or (not tls.is_shaking and (self.is_paused or self._rest is not None or not tls.is_dry)):
+            self._unwatch()
+            return
+        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        if count > 0:
+            tls.receive(_BUFFER, count)
+            self._step_tls()
+        elif count == 0 and tls.is_shaking:
+            self._unwatch()
+            self._end_handshake(_ENDED)
+        elif count != _EAGAIN:  # also an end without close_notify: somebody may have cut the rest off (RFC 8446 6.1)
+            self._lose()
+
+    def _step_tls(self) -> None:
+        """Go on with what the engine has: the handshake, or one quantum of octets for the owner."""
+        tls = self.tls
+        if tls is None or not self.is_open:
+            return
+        if tls.is_shaking:
+            is_done = tls.shake()
+            self.write(b"")  # also the alert that tells the peer why not
+            if is_done:
+                self._end_handshake("")
+                self._loop.ready(self._step_tls)
+            elif tls.failure:
+                self._end_handshake(tls.failure)
+            elif not self._has_reader and not self._output:
+                self._watch()
+            return
+        if self.at_end or self.is_paused or self._rest is not None or self._output:
+            if self.at_end and self._rest is None:
+                self._tell_end()
+            return
+        owner = self.owner
+        count = tls.read(_BUFFER, READ_BYTES)
+        self.write(b"")
+        if count > 0:
+            taken = owner.on_data(_BUFFER, 0, count)
+            if not self.is_open:
+                return
+            if taken < count:
+                self._keep(_BUFFER[taken:count])
+            elif not tls.is_dry:
+                self._loop.ready(self._step_tls)
+            elif not self._has_reader and not self.is_paused and not self._output:
+                self._watch()
+        elif count == 0:
+            if not self._has_reader and not self._output:
+                self._watch()
+        elif count == END:
+            self.at_end = True
+            self._unwatch()
+            owner.on_end()
+        else:
+            self._lose()
+
+    def _end_handshake(self, failure: str) -> None:
+        """Tell it once."""
+        tls = self.tls
+        if tls is None:
+            return
+        done = tls.done
+        tls.done = None
+        if failure:
+            tls.fail(failure)
+            self._unwatch()
+        if done is not None:
+            done(failure)

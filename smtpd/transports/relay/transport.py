@@ -1,20 +1,23 @@
 """The transports smtp and lmtp: mail of one route to its next hops, each destination with a pool of connections of its own.
 
-Owns the pools, the timer that looks at their deadlines, and what one route's pools share. Never raises; a next hop that can't be
-reached is a deferral. Loop thread only.
+Owns the pools, the timer that looks at their deadlines, and what one route's pools share. A next hop that can't be reached is a
+deferral; only a file of CA certificates that can't be used is a StartupError. Loop thread only.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from smtpd.errors import StartupError, TlsFileError
 from smtpd.net.files import FilesThread
 from smtpd.net.hop_table import HopTable
 from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.resolver import Resolver, Search
+from smtpd.net.tls.contexts import client_context
 from smtpd.proto.client.rules import ClientRules
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.spool.base import Body, SpoolItem
@@ -71,6 +74,8 @@ class RelayTransport:
         self._healths: dict[Hop, HopHealth] = {}
         self._context: ssl.SSLContext | None = None
         self._timer: Timer | None = None
+        if route.tls == "require":
+            self.tls_context()  # a file that can't be used is told at the start
         self._sweep_s = min(_SWEEP_S, min(self.timeouts.values()) / 4, max(0.05, self.idle_s / 2))
 
     def _rules(self, tls: str, delivery: DeliverySettings) -> ClientRules:
@@ -123,12 +128,12 @@ class RelayTransport:
 
     def tls_context(self) -> ssl.SSLContext:
         """Return the context of this route's connections, made once."""
-        from smtpd.net.tls.contexts import client_context
-
         if self._context is None:
             route = self._route
-            is_verified = route.tls == "require" and route.tls_verify
-            self._context = client_context(is_verified=is_verified, ca_file=route.tls_ca)
+            try:
+                self._context = client_context(route.tls == "require" and route.tls_verify, route.tls_ca)
+            except TlsFileError as error:
+                raise StartupError(f"route {route.name}: tls_ca: {error}", os.EX_CONFIG) from error
         return self._context
 
     def health_of(self, hop: Hop) -> HopHealth:

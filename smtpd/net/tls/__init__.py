@@ -1,0 +1,1 @@
+"""TLS: the engine that a stream drives, and the contexts for both roles."""

@@ -1,0 +1,50 @@
+"""Contexts of TLS with every setting that matters made here, so that none depends on the version of Python.
+
+Raises TlsFileError for a file of CA certificates that can't be used. RFC 8996 (TLS 1.2 at least), RFC 9525 (names), RFC 7435
+(opportunistic: encryption without knowing whom to, rather than none).
+"""
+
+from __future__ import annotations
+
+import ssl
+
+from smtpd.errors import TlsFileError
+
+# Unverified, a weak key of the peer is still better than plain text, which is what a refusal of it would come to.
+_UNVERIFIED_CIPHERS = "DEFAULT:!aNULL:!eNULL:@SECLEVEL=1"
+
+
+def client_context(must_verify: bool, ca_file: str = "") -> ssl.SSLContext:
+    """For connections to next hops. With `must_verify` the certificate must be good for the name given to `start_tls`, by the
+    CAs in `ca_file` ("" = those of the system); without, any certificate will do."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    harden(context)
+    if not must_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.set_ciphers(_UNVERIFIED_CIPHERS)
+        return context
+    context.check_hostname = True
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.hostname_checks_common_name = False
+    # Not VERIFY_X509_STRICT, which Python 3.13 turned on in its default context: it refuses what private CAs, and so many
+    # mail servers inside a company, have issued for years (no key identifiers, no key usage), and no other mail server does.
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST
+    if not ca_file:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        return context
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the file may hold just an intermediate, or the server's own
+    try:
+        context.load_verify_locations(cafile=ca_file)
+    except ssl.SSLError as error:
+        raise TlsFileError(f"{ca_file}: no CA certificates in it ({error.reason or error})") from None
+    except OSError as error:
+        raise TlsFileError(f"{ca_file}: {error.strerror or error}") from None
+    return context
+
+
+def harden(context: ssl.SSLContext) -> None:
+    """What every context of ours has, in both roles."""
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION
+    context.options |= ssl.OP_NO_RENEGOTIATION  # a peer could have us compute keys without end
