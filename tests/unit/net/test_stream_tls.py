@@ -132,6 +132,17 @@ def settle(loop, turns=5):
         loop.turn(0.001)
 
 
+def assert_idle(loop):
+    """Nothing is left that makes the loop turn without a wait."""
+    over = []
+    loop.call_later(0.05, lambda: over.append(True))
+    turns = 0
+    while not over:
+        loop.turn(1.0)
+        turns += 1
+    assert turns < 20
+
+
 def shaken(loop, pair, serving, trusting=None, name=NAME):
     """Both handshakes, to their ends; what was told."""
     client, server = pair
@@ -157,7 +168,7 @@ def test_both_ends_are_encrypted(loop, pair, ca, ca_file, version):
     assert server.stream.write(b"250 b\r\n")
     turn_until(loop, lambda: client.data and server.data)
     assert (bytes(client.data), bytes(server.data)) == (b"250 b\r\n", b"EHLO a\r\n")
-    settle(loop)
+    assert_idle(loop)
     assert client.handshakes == server.handshakes == [""]
 
 
@@ -248,7 +259,7 @@ def test_garbage_ends_the_handshake(loop, lone, serving, is_server):
     turn_until(loop, lambda: side.handshakes)
     assert side.handshakes[0].startswith("TLS handshake: ")
     theirs.sendall(b"more")
-    settle(loop)
+    assert_idle(loop)
     assert (bytes(side.data), side.calls, len(side.handshakes)) == (b"", [], 1)
     side.stream.close()
     theirs.close()
@@ -262,6 +273,7 @@ def test_peer_that_goes_away_ends_the_handshake(loop, lone):
     theirs.close()
     turn_until(loop, lambda: side.handshakes)
     assert side.handshakes[0].startswith("TLS handshake: the ")
+    assert_idle(loop)
 
 
 def test_handshake_that_never_ends_is_the_callers_to_close(loop, lone):
@@ -450,6 +462,7 @@ def test_octets_that_wait_in_the_engine_come_after_a_pause(loop, pair, serving):
         client.stream.write(b"y" * 16_000)
     settle(loop)
     assert len(server.offers) == 1
+    assert_idle(loop)
     for number in range(2, 50):
         if len(server.data) == 80_000:
             break
@@ -488,7 +501,10 @@ def test_peer_that_said_its_end_still_gets_a_reply(loop, lone, serving):
         peer.unwrap()
     theirs.sendall(outgoing.read())
     turn_until(loop, lambda: side.calls == ["end"])
+    theirs.shutdown(socket.SHUT_WR)
+    assert_idle(loop)
     assert bytes(side.data) == b"QUIT\r\n"
+    assert side.calls == ["end"]
     side.stream.write(b"221\r\n")
     side.stream.close()
     loop.turn(0)
@@ -540,7 +556,7 @@ def test_record_cut_short_is_never_offered(loop, lone, serving):
     peer, outgoing = made_peer(loop, side, theirs, serving)
     peer.write(b"cut")
     theirs.sendall(outgoing.read()[:-1])
-    settle(loop)
+    assert_idle(loop)
     assert side.offers == []
     theirs.close()
     turn_until(loop, lambda: side.calls == ["lost", "closed"])
