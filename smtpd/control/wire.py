@@ -10,7 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from smtpd.mail.envelope import Envelope
-from smtpd.mail.outcome import DELIVERED, PENDING, STATUS_NAMES
+from smtpd.mail.outcome import DELIVERED, PENDING, STATUS_NAMES, describe
 from smtpd.spool.query import ACTIVE, DEFERRED, HELD, QueuedMail
 
 REQUEST_MAX_BYTES = 64 * 1024
@@ -152,7 +152,7 @@ def _recipients(mail: QueuedMail, is_full: bool) -> list[QueueRecipient]:
             outcome = outcomes[index]
             if outcome.status == DELIVERED and not is_full:
                 continue
-            entry.delay_reason = "" if outcome.status == DELIVERED else outcome.text
+            entry.delay_reason = "" if outcome.status == DELIVERED else describe(outcome)
             if is_full and outcome.status != PENDING:
                 entry.status = STATUS_NAMES[outcome.status]
                 entry.dsn = outcome.dsn

@@ -13,7 +13,7 @@ from smtpd.delivery.destination import Share
 from smtpd.delivery.lane import Lane
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import NOTIFY_SUCCESS
-from smtpd.mail.outcome import DEFERRED, DELIVERED, STATUS_NAMES, UNDELIVERABLE, Outcome
+from smtpd.mail.outcome import DEFERRED, DELIVERED, STATUS_NAMES, UNDELIVERABLE, Outcome, describe
 from smtpd.spool.base import Body, SpoolItem
 
 if TYPE_CHECKING:
@@ -154,12 +154,12 @@ class Attempt:
         for index, outcome in zip(share.indexes, outcomes, strict=True):
             log.delivered(
                 queue_id, envelope.recipients[index].path, outcome.relay, delay, delays, outcome.dsn,
-                STATUS_NAMES[outcome.status or DEFERRED], outcome.text, transport,
+                STATUS_NAMES[outcome.status or DEFERRED], describe(outcome), transport,
             )  # fmt: skip
 
     def held_text(self) -> str:
         """What was said of the first recipient that is not delivered."""
-        return next((outcome.text for outcome in self.outcomes or () if outcome.status != DELIVERED), "")
+        return next((describe(outcome) for outcome in self.outcomes or () if outcome.status != DELIVERED), "")
 
     def on_removed(self, error: SpoolError | None) -> None:
         """The settlement of a mail that is done is durable, or failed: then it comes again at a later start."""

@@ -31,6 +31,14 @@ class Outcome(msgspec.Struct, array_like=True):
     passes_dsn: bool = False
 
 
+def describe(outcome: Outcome) -> str:
+    """Return what was said as logs and lists show it: the next hop's words with their codes, and whose they are if it refused."""
+    if not outcome.code:
+        return outcome.text
+    said = f"{outcome.code} {outcome.dsn} {outcome.text}"
+    return said if outcome.status == DELIVERED else f"host {outcome.relay} said: {said}"
+
+
 _ENCODER = msgspec.msgpack.Encoder()
 _DECODER = msgspec.msgpack.Decoder(list[Outcome])
 

@@ -12,7 +12,7 @@ _OPEN = Outcome(PENDING)
 class Delivery:
     """`left` are the places (positions in `recipients`) without an outcome. Times are monotonic seconds."""
 
-    __slots__ = ("body", "connect_s", "done", "is_resent", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
+    __slots__ = ("body", "connect_s", "done", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
 
     def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
         self.item = item
@@ -22,7 +22,6 @@ class Delivery:
         self.started_at = now
         self.sent_at = 0.0
         self.connect_s = 0.0
-        self.is_resent = False  # a kept connection had died under it: that is no attempt
         self.left = list(range(len(recipients)))
         self.outcomes = [_OPEN] * len(recipients)
 
@@ -32,10 +31,10 @@ class Delivery:
         return self.recipients if len(self.left) == len(self.recipients) else [self.recipients[place] for place in self.left]
 
     def take(self, outcomes: list[Outcome], put_off: list[int]) -> bool:
-        """Note the outcomes of those that were left; `put_off` are positions among them to be sent again. True when done."""
+        """Note the outcomes of those that were left; `put_off` are indexes of recipients to be sent again. True when done."""
         again = []
-        for position, (place, outcome) in enumerate(zip(self.left, outcomes, strict=True)):
-            if position in put_off:
+        for place, outcome in zip(self.left, outcomes, strict=True):
+            if put_off and self.recipients[place] in put_off:
                 again.append(place)
             else:
                 self.outcomes[place] = outcome

@@ -120,7 +120,7 @@ class Link(StreamOwner):
         transcript = self._pool.transcript
         if transcript is not None:
             transcript.received(bytes(buffer[start:end]))
-        self.session.receive(buffer, start, end)
+        self.session.receive(buffer, start, end)  # a stream with unsent output reads nothing, so all commands have left
         self._go_on()
         return end
 

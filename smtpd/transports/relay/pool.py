@@ -219,10 +219,6 @@ class Pool:
         if is_unconfirmed:
             transport.unconfirmed += 1
             transport.warn(f"{delivery.item.queue_id}: the reply to the end of the message is lost, it may be delivered twice")
-        if is_broken and not is_unconfirmed and self._may_resend(link, delivery, transmission):
-            delivery.is_resent = True
-            self._pending.appendleft(delivery)
-            return
         outcomes = transmission.outcomes
         if not is_broken:
             if any(outcome.status == DELIVERED for outcome in outcomes):
@@ -252,13 +248,6 @@ class Pool:
             health.end_probe()
         if self._pending:
             self.loop.ready(self._open_more)
-
-    def _may_resend(self, link: Link, delivery: Delivery, transmission: Transmission) -> bool:
-        """Whether a kept connection had been closed by the next hop before it took anything of this mail."""
-        return (
-            link.mails > 1 and not delivery.is_resent and not self._is_closed and transmission.reply_count == 0
-            and not transmission.needs_reset
-        )  # fmt: skip
 
     def _note_success(self, link: Link) -> None:
         link.health.note_success()
