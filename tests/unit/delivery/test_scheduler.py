@@ -34,7 +34,7 @@ def test_fresh_mail_is_delivered_from_memory_at_once_and_removed(make_bench: Mak
     assert row.item.body is None
     delivered = bench.log.named("delivered")
     assert [line[:3] for line in delivered] == [("Q1", b"a@example.org", "fake"), ("Q1", b"b@example.org", "fake")]
-    assert delivered[0][3:] == (0.0, (0.0, 0.0, 0.0, 0.0), "2.0.0", "sent", "ok", "fake")
+    assert delivered[0][3:] == (0.0, (0.0, 0.0, 0.0, 0.0), "2.0.0", "sent", "250 2.0.0 ok", "fake")
     assert bench.log.named("removed") == [("Q1",)]
     assert bench.counter("smtpd_delivery_attempts_total", route="first", result="delivered") == 2
 
@@ -158,7 +158,7 @@ def test_a_deferred_mail_is_tried_again_when_it_is_due_and_only_for_who_is_left(
     transport.answer = lambda path: defer()(path) if path == b"b@example.org" else Outcome(DELIVERED, 250, "2.0.0", "ok", "fake")
     row = bench.send(b"a@example.org", b"b@example.org")
     assert row.due_s == pytest.approx(START_S + 300, abs=30)
-    assert bench.log.named("delivered")[1][5:] == ("4.2.0", "deferred", "try later", "fake")
+    assert bench.log.named("delivered")[1][5:] == ("4.2.0", "deferred", "host fake said: 450 4.2.0 try later", "fake")
     bench.loop.advance(260)
     assert len(transport.tried) == 1
     bench.loop.advance(75)
@@ -184,7 +184,7 @@ def test_a_mail_is_held_with_its_reason_when_its_lifetime_ends(make_bench: MakeB
     assert row.due_s is None
     assert row.outcomes[0].status == DEFERRED
     assert row.outcomes[0].text == "expired, last: disk full"
-    assert bench.log.named("held") == [("Q1", "expired, last: disk full")]
+    assert bench.log.named("held") == [("Q1", "host fake said: 450 4.2.0 expired, last: disk full")]
     tried = len(transport.tried)
     assert bench.loop.wall_s - START_S >= 3600
     bench.loop.advance(10_000)
@@ -205,7 +205,7 @@ def test_undeliverable_recipients_are_held_once_nobody_is_deferred(make_bench: M
     assert row.is_held
     assert [outcome.status for outcome in row.outcomes] == [UNDELIVERABLE, DELIVERED]
     assert len(bench.transports["first"].tried) == 1
-    assert bench.log.named("held") == [("Q1", "no such user")]
+    assert bench.log.named("held") == [("Q1", "host fake said: 550 5.1.1 no such user")]
     assert bench.log.named("delivered")[0][5:7] == ("5.1.1", "bounced")
     assert bench.counter("smtpd_delivery_attempts_total", route="first", result="bounced") == 1
 
