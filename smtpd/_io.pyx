@@ -145,7 +145,7 @@ def accept(int fd):
 
 
 cdef socklen_t _fill_address(sockaddr_storage *address, str host, int port):
-    """Write an IP address without brackets and a port; the size, 0 when it isn't one."""
+    # Write an IP address without brackets and a port; the size, 0 when it isn't one.
     cdef bytes text, scope
     cdef sockaddr_in *four = <sockaddr_in *>address
     cdef sockaddr_in6 *six = <sockaddr_in6 *>address
