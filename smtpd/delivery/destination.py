@@ -45,7 +45,7 @@ class Destination:
 class Share:
     """The recipients of one mail that travel together. `destination` None: no route takes them any more."""
 
-    __slots__ = ("attempt", "body_bytes", "destination", "indexes", "is_started", "started_at_s")
+    __slots__ = ("attempt", "body_bytes", "destination", "indexes", "is_done", "is_started", "is_waiting", "started_at_s")
 
     def __init__(self, attempt: Attempt, destination: Destination | None, indexes: list[int]) -> None:
         self.attempt = attempt
@@ -53,6 +53,8 @@ class Share:
         self.indexes = indexes
         self.body_bytes = 0
         self.is_started = False
+        self.is_waiting = False
+        self.is_done = False
         self.started_at_s = 0.0
 
     def on_outcomes(self, outcomes: list[Outcome], connect_s: float) -> None:

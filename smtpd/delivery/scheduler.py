@@ -114,6 +114,8 @@ class Scheduler:
     def _maybe_drained(self) -> None:
         if not self._in_flight and self._on_drained is not None:
             done, self._on_drained = self._on_drained, None
+            for lane in self.lanes:
+                lane.transport.close()  # connections that were kept
             done()
 
     # --- taking mail in ----------------------------------------------------------------------------------------------
@@ -176,10 +178,13 @@ class Scheduler:
             else:  # its other recipients are tried all the same
                 self._launch(share, time.time(), "too much mail waits for this next hop")
             return
+        share.is_waiting = True
         budget = self._memory_bytes
         if self._body_bytes + size_bytes > budget or destination.body_bytes + size_bytes > budget // 2:
             if not attempt.is_started:
                 self._drop_body(attempt)
+            else:
+                self._let_body_go(attempt)
         elif attempt.item.body is not None:
             self._charge(share, size_bytes)
         self._waiting_count += 1
@@ -205,6 +210,11 @@ class Scheduler:
             attempt.item.body = None
         for share in attempt.shares:
             self._discharge(share)
+
+    def _let_body_go(self, attempt: Attempt) -> None:
+        """Drop a body that was kept for shares that are over, while those left wait without having paid for it."""
+        if all(share.is_done or (share.is_waiting and not share.body_bytes) for share in attempt.shares):
+            self._drop_body(attempt)
 
     def _give_back(self, attempt: Attempt, destination: Destination) -> None:
         """End the lease without an attempt: the mail is claimed again when there may be room."""
@@ -349,6 +359,7 @@ class Scheduler:
 
     def _launch(self, share: Share, now_s: float, refusal: str = "") -> None:
         """Start a share; or defer it at once because of `refusal`."""
+        share.is_waiting = False
         self._in_flight += 1
         if share.destination is not None:
             share.destination.in_flight += 1
@@ -366,8 +377,11 @@ class Scheduler:
             destination.in_flight -= 1
             destination.finished += 1
         self._discharge(share)
+        share.is_done = True
         if is_last:
             self._finish(attempt)
+        else:
+            self._let_body_go(attempt)
         if self._runnable or attempt.is_claimed:
             self._start_waiting()
         if self._on_drained is not None:

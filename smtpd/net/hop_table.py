@@ -17,9 +17,11 @@ ROWS = 4096
 COLUMNS = 512
 _TEXT_BYTES = 240
 _PROBES = 16
-# Where things begin, in cells of 8 octets: the keys of all rows, when each is free again (a double), the counts, the texts.
+# Where things begin, in cells of 8 octets: the keys of all rows, when each may be tried again and when somebody last had no
+# connection to it (both doubles), the counts, the texts.
 _TIMES = ROWS
-_COUNTS = 2 * ROWS
+_BEGS = 2 * ROWS
+_COUNTS = 3 * ROWS
 _CELLS = _COUNTS + ROWS * COLUMNS
 
 
@@ -132,3 +134,12 @@ class HopRow:
     def welcome(self) -> None:
         """It answers: nobody need keep away."""
         self._table._times[_TIMES + self._row] = 0.0
+
+    def beg(self, now_s: float) -> None:
+        """Somebody has mail for it and no connection, because all that the host may have are others'."""
+        self._table._times[_BEGS + self._row] = now_s
+
+    @property
+    def begged_at_s(self) -> float:
+        """When somebody last did; 0.0: never."""
+        return float(self._table._times[_BEGS + self._row])

@@ -134,6 +134,12 @@ class ClientSession:
         )
 
     @property
+    def replies_due(self) -> int:
+        """How many replies are awaited; when it changes, a whole one has come."""
+        current = self._current
+        return len(self._expected) if current is None else len(self._expected) - current.final_count
+
+    @property
     def timeout_kind(self) -> str:
         """Which `*_timeout` of DeliverySettings applies to what is awaited; "" when nothing is."""
         if self._is_handshaking:

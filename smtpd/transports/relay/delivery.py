@@ -12,7 +12,7 @@ _OPEN = Outcome(PENDING)
 class Delivery:
     """`left` are the places (positions in `recipients`) without an outcome. Times are monotonic seconds."""
 
-    __slots__ = ("body", "connect_s", "done", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
+    __slots__ = ("body", "connect_s", "done", "is_resent", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
 
     def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
         self.item = item
@@ -22,6 +22,7 @@ class Delivery:
         self.started_at = now
         self.sent_at = 0.0
         self.connect_s = 0.0
+        self.is_resent = False  # a kept connection had died under it: that is no attempt
         self.left = list(range(len(recipients)))
         self.outcomes = [_OPEN] * len(recipients)
 
@@ -31,7 +32,8 @@ class Delivery:
         return self.recipients if len(self.left) == len(self.recipients) else [self.recipients[place] for place in self.left]
 
     def take(self, outcomes: list[Outcome], put_off: list[int]) -> bool:
-        """Note the outcomes of those that were left; `put_off` are indexes of recipients to be sent again. True when done."""
+        """Note the outcomes of those that were left; `put_off` are indexes into the envelope of those that are to be sent
+        again. True when done."""
         again = []
         for place, outcome in zip(self.left, outcomes, strict=True):
             if put_off and self.recipients[place] in put_off:
@@ -48,4 +50,5 @@ class Delivery:
         self.left = []
 
     def finish(self) -> None:
+        """Tell whoever asked for it; once, when nobody is left."""
         self.done(self.outcomes, self.connect_s)

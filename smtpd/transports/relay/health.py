@@ -9,91 +9,121 @@ from __future__ import annotations
 from smtpd.net.hop_table import HopRow, HopTable
 from smtpd.net.hops import Hop
 
-_FAILURES_MAX = 3  # of connections that had answered before, in a row
+_FAILURES_MAX = 3  # in a row, of connections to a next hop that answers
+_PLAIN_S = 600.0  # how long a next hop whose TLS is broken is talked to without
+_BEGGING_S = 1.0  # how long a wish for a connection counts
+_PROBE_FIRST_S = 1e-9  # a time that is over, but is one
 
 
 class HopHealth:
-    """`failures` in a row of connections of this process. `is_probing`: this process has the one connection that tries it."""
+    """`failures` in a row, and `live` connections that have answered, are this process's."""
 
-    __slots__ = ("_connections", "_row", "_text", "_until_s", "failures", "hop", "is_plain", "is_probing", "live")
+    __slots__ = ("_plain_until_s", "_row", "failures", "hop", "live")
 
     def __init__(self, hop: Hop, table: HopTable | None, column: int) -> None:
         self.hop = hop
         self.failures = 0
-        self.live = 0  # connections of this process that have answered
-        self.is_probing = False
-        self.is_plain = False  # its TLS is broken: not tried where it is optional
-        self._row: HopRow | None = None if table is None else table.row_of(f"{hop.address}:{hop.port}", column)
-        self._until_s = 0.0
-        self._text = ""
-        self._connections = 0
-
-    def is_set_aside(self, now_s: float) -> bool:
-        """Whether nobody may connect now. When its time is over, somebody has to try it first: `begin_probe`."""
-        return self._until() > now_s
-
-    def begin_probe(self, now_s: float, retry_s: float) -> None:
-        """Connect to a next hop that had failed: until its answer everybody else keeps away."""
-        if self._until():
-            self.is_probing = True
-            self.set_aside(now_s + retry_s, self.text)
-
-    def end_probe(self) -> None:
-        """Nobody tries it any more: it was not reached, for a reason that says nothing about it."""
-        if self.is_probing:
-            self.is_probing = False
-            self._set_until(1e-9)
-
-    def _until(self) -> float:
-        return self._row.until_s if self._row is not None else self._until_s
-
-    def _set_until(self, until_s: float) -> None:
-        if self._row is None:
-            self._until_s = until_s
-        elif until_s:
-            self._row.set_aside(until_s, self._row.text)
-        else:
-            self._row.welcome()
+        self.live = 0
+        self._plain_until_s = 0.0
+        row = None if table is None else table.row_of(f"{hop.address}:{hop.port}", column)
+        self._row: HopRow | _OwnRow = _OwnRow() if row is None else row
 
     @property
     def text(self) -> str:
-        """Why it is set aside."""
-        return self._row.text if self._row is not None else self._text
+        """Why it was last set aside."""
+        return self._row.text
+
+    # --- set aside, and tried again ----------------------------------------------------------------------------------
+
+    def is_set_aside(self, now_s: float) -> bool:
+        """Whether nobody may connect now. When its time is over, somebody has to try it first: `begin_probe`."""
+        return self._row.until_s > now_s
+
+    def begin_probe(self, now_s: float, retry_s: float) -> bool:
+        """Connect to it. Returns whether it had failed: then everybody else keeps away until it answers."""
+        row = self._row
+        if not row.until_s:
+            return False
+        row.set_aside(now_s + retry_s, row.text)
+        return True
+
+    def end_probe(self) -> None:
+        """The probe was given up, for a reason that says nothing about the next hop: somebody else has to try it."""
+        if self._row.until_s:
+            self._row.set_aside(_PROBE_FIRST_S, self._row.text)
+
+    def note_answer(self) -> None:
+        """It greets and takes mails."""
+        if self._row.until_s:
+            self._row.welcome()
 
     def note_success(self) -> None:
         """A mail went through."""
         self.failures = 0
-        self.is_probing = False
-        if self._until():
-            self._set_until(0.0)
+        self.note_answer()
 
-    def note_failure(self, now_s: float, retry_s: float, text: str) -> bool:
-        """A connection failed. Returns whether the next hop is set aside now: at once when no other connection of ours works,
-        else after some failures in a row."""
+    def note_failure(self, now_s: float, retry_s: float, text: str, was_ready: bool) -> bool:
+        """A connection failed. Returns whether the next hop is set aside now: at once when it did not answer at all, after some
+        failures in a row where it does, on this connection or on others."""
         self.failures += 1
-        self.is_probing = False
-        if self.live and self.failures < _FAILURES_MAX:
+        if (was_ready or self.live) and self.failures < _FAILURES_MAX:
             return False
-        self.set_aside(now_s + retry_s, text)
+        self._row.set_aside(now_s + retry_s, text)
         return True
 
-    def set_aside(self, until_s: float, text: str) -> None:
-        self._text = text
-        self._until_s = until_s
-        if self._row is not None:
-            self._row.set_aside(until_s, text)
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def is_plain(self, now_s: float) -> bool:
+        """Whether its TLS is broken: not tried where it is optional."""
+        return now_s < self._plain_until_s
+
+    def note_broken_tls(self, now_s: float) -> None:
+        self._plain_until_s = now_s + _PLAIN_S
+
+    # --- how many connections ----------------------------------------------------------------------------------------
 
     def take_connection(self, most: int) -> bool:
         """Count a connection, unless the host has `most` already."""
-        if self._row is not None:
-            return self._row.take_connection(most)
-        if self._connections >= most:
+        return self._row.take_connection(most)
+
+    def give_connection(self) -> None:
+        self._row.give_connection()
+
+    def beg(self, now_s: float) -> None:
+        """Ask whoever has connections to let one go: there is mail, and not one connection for it."""
+        self._row.beg(now_s)
+
+    def is_begged(self, now_s: float) -> bool:
+        """Whether somebody has asked lately."""
+        return now_s - self._row.begged_at_s < _BEGGING_S
+
+
+class _OwnRow:
+    """A row that only this process knows; see HopRow."""
+
+    __slots__ = ("begged_at_s", "connections", "text", "until_s")
+
+    def __init__(self) -> None:
+        self.begged_at_s = 0.0
+        self.connections = 0
+        self.text = ""
+        self.until_s = 0.0
+
+    def take_connection(self, most: int) -> bool:
+        if self.connections >= most:
             return False
-        self._connections += 1
+        self.connections += 1
         return True
 
     def give_connection(self) -> None:
-        if self._row is not None:
-            self._row.give_connection()
-        else:
-            self._connections -= 1
+        self.connections -= 1
+
+    def set_aside(self, until_s: float, text: str) -> None:
+        self.until_s = until_s
+        self.text = text
+
+    def welcome(self) -> None:
+        self.until_s = 0.0
+
+    def beg(self, now_s: float) -> None:
+        self.begged_at_s = now_s

@@ -7,6 +7,7 @@ rest; nothing is raised.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 256 * 1024
 _HEAD_BYTES = 64 * 1024  # of a body in a file: what the session looks through for its header
+_PROGRESS_BYTES = 16 * 1024  # what a next hop has to take of a mail in `block_timeout`
+_OUR_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 _NOBODY = StreamOwner()
 _WAITS_FOR = {
     "greeting": "the greeting", "hello": "the reply to EHLO", "tls": "TLS", "mail": "the reply to MAIL FROM",
@@ -33,25 +36,32 @@ _WAITS_FOR = {
 
 
 class Link(StreamOwner):
-    """`is_ready`: the next hop has answered and takes mails. `began_at`, `deadline` and `idle_since` are monotonic seconds."""
+    """`is_ready`: the next hop has answered and takes mails. `is_probe`: it had failed before, and this connection tries it.
+    `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `mails` were begun
+    on it. `began_at`, `deadline` and `idle_since` are monotonic seconds."""
 
     __slots__ = (
-        "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading", "_pool", "_stream",
-        "began_at", "deadline", "health", "idle_since", "is_ready", "mails", "relay", "session",
+        "_blocked_bytes", "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading",
+        "_pool", "_replies_due", "_stream", "began_at", "deadline", "health", "idle_since", "is_blameless",
+        "is_probe", "is_quitting", "is_ready", "mails", "relay", "session",
     )  # fmt: skip
 
-    def __init__(self, pool: Pool, health: HopHealth) -> None:
+    def __init__(self, pool: Pool, health: HopHealth, is_probe: bool) -> None:
         loop = pool.loop
         hop = health.hop
         self._pool = pool
         self.health = health
         self.relay = f"{hop.host}[{hop.address}]:{hop.port}" if hop.port else f"{hop.host}[{hop.address}]"
-        rules = pool.plain_rules if health.is_plain else pool.rules
-        self.session = ClientSession(rules, self.relay)
+        self.session = ClientSession(pool.plain_rules if health.is_plain(loop.now) else pool.rules, self.relay)
         self.is_ready = False
+        self.is_probe = is_probe
+        self.is_quitting = False
+        self.is_blameless = False
         self.mails = 0
         self.began_at = self.idle_since = loop.now
         self.deadline = loop.now + pool.timeouts["greeting"]
+        self._replies_due = self.session.replies_due
+        self._blocked_bytes = 0  # of output that the next hop had not taken when the deadline was set
         self._stream: Stream | None = None
         self._deliveries: dict[Transmission, Delivery] = {}
         self._is_closing = False
@@ -67,6 +77,11 @@ class Link(StreamOwner):
     def load(self) -> int:
         """Mails under way on it."""
         return len(self._deliveries)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether some of what the session has sent is still here."""
+        return self._stream is not None and self._stream.has_output
 
     def send(self, delivery: Delivery) -> None:
         """Begin with a mail; only when the session `can_send`."""
@@ -88,9 +103,10 @@ class Link(StreamOwner):
 
     def quit(self) -> None:
         """No more mails on it: say QUIT and close."""
+        self.is_quitting = True
         if self._connecting is not None:
-            self.break_off("", "not needed any more")
-            return
+            self._connecting.cancel()
+            self._connecting = None
         self.session.quit()
         self._go_on()
 
@@ -99,8 +115,7 @@ class Link(StreamOwner):
         if self._connecting is not None:
             self._connecting.cancel()
             self._connecting = None
-        if not self.session.is_closed:
-            self.session.fail(0, dsn or "4.4.2", text)
+        self.session.fail(0, dsn, text)
         self._go_on()
         self._close(is_clean=False)
 
@@ -108,9 +123,15 @@ class Link(StreamOwner):
         """Called about once a second."""
         if now < self.deadline or self._connecting is not None:
             return
-        kind = self.session.timeout_kind
-        if self._is_reading and kind == "block":
-            return  # the disk is behind, not the next hop
+        kind = self._awaited
+        if kind == "block":
+            if self._is_reading:
+                return  # the disk is behind, not the next hop
+            if self._stream is not None and self._blocked_bytes - self._stream.buffered_bytes >= _PROGRESS_BYTES:
+                self._set_deadline()
+                return
+        if kind == "tls":
+            self._note_broken_tls()
         if kind:
             self.break_off("4.4.2", f"timed out while waiting for {_WAITS_FOR[kind]}")
 
@@ -141,13 +162,14 @@ class Link(StreamOwner):
     def _lose(self, text: str) -> None:
         session = self.session
         if not session.is_closed:
-            kind = session.timeout_kind
+            kind = self._awaited
             session.fail(0, "4.4.2", f"{text} while waiting for {_WAITS_FOR[kind]}" if kind else text)
         self._go_on()
 
     def _on_connected(self, fd: int, failure: int) -> None:
         self._connecting = None
         if failure:
+            self.is_blameless = failure in _OUR_ERRNOS
             self.session.fail(0, "4.4.1", f"connect to {self.relay}: {os.strerror(failure)}")
             self._go_on()
             return
@@ -163,9 +185,11 @@ class Link(StreamOwner):
             return
         self._is_handling = True
         session = self.session
+        has_moved = False
         while True:
             output = session.take_output()
             if output and self._stream is not None:
+                has_moved = True
                 transcript = self._pool.transcript
                 if transcript is not None:
                     transcript.sent(output)
@@ -177,7 +201,9 @@ class Link(StreamOwner):
                 continue
             self._handle(event)
         self._is_handling = False
-        self._set_deadline()
+        if has_moved or session.replies_due != self._replies_due:  # parts of a reply buy no time
+            self._replies_due = session.replies_due
+            self._set_deadline()
 
     def _handle(self, event: ev.ClientEvent) -> None:
         kind = event.kind
@@ -218,12 +244,20 @@ class Link(StreamOwner):
             stream.owner = _NOBODY
             if is_clean:
                 stream.close(linger=False)
+            elif stream.has_output:
+                stream.destroy()  # or the rest of a mail that is called deferred now might still be taken
             else:
                 stream.close()
 
+    @property
+    def _awaited(self) -> str:
+        """Which `*_timeout` runs; "" when nothing is awaited."""
+        return "block" if self.has_unsent else self.session.timeout_kind
+
     def _set_deadline(self) -> None:
-        kind = self.session.timeout_kind
+        kind = self._awaited
         pool = self._pool
+        self._blocked_bytes = self._stream.buffered_bytes if self._stream is not None else 0
         self.deadline = pool.loop.now + (pool.timeouts[kind] if kind else pool.idle_s)
 
     # --- TLS ---------------------------------------------------------------------------------------------------------
@@ -237,12 +271,17 @@ class Link(StreamOwner):
 
     def _on_tls(self, error: str) -> None:
         if error:
-            if self._pool.is_tls_optional:
-                self.health.is_plain = True  # the next connection does without
+            self._note_broken_tls()
             self.session.fail(0, "4.7.5", f"TLS with {self.relay}: {error}")
         else:
             self.session.tls_started()
         self._go_on()
+
+    def _note_broken_tls(self) -> None:
+        """Where TLS is optional, the next connection does without."""
+        if self._pool.is_tls_optional:
+            self.is_blameless = True
+            self.health.note_broken_tls(self._pool.loop.now)
 
     # --- bodies in files ---------------------------------------------------------------------------------------------
 
@@ -254,6 +293,7 @@ class Link(StreamOwner):
         try:
             self._file_fd = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError as error:
+            self.is_blameless = True
             self.session.fail(0, "4.3.0", f"the stored message can't be read: {error.strerror}")
             return
         self._file_left = body.size_bytes
@@ -272,10 +312,11 @@ class Link(StreamOwner):
 
     def _on_piece(self, piece: bytes | None, failure: BaseException | None) -> None:
         self._is_reading = False
-        if self._file_fd < 0 or self._is_closing:
+        if not self._file_left or self._is_closing:
             self._release_file()
             return
         if not piece or len(piece) > self._file_left:
+            self.is_blameless = True
             why = str(failure) if failure is not None else "it has another size than it had"
             self.break_off("4.3.0", f"the stored message can't be read: {why}")
             return

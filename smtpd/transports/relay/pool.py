@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 
 _FIRST_WINDOW = 5.0
 _PIPELINED = 2  # mails on one connection: one whose reply is due and the next behind it
-_FULL_HOST_PAUSE_S = 0.05  # before looking again whether the host has a connection to spare
+_FULL_HOST_PAUSES_S = (0.05, 0.4)  # before looking again whether the host has a connection to spare: at first, at last
+_LEAST_USE_S = 1.0  # before a connection is let go for others who have none; no less than their wish counts
 _KNOWN_HOPS_S = 60.0  # before next hops are looked up again
+_LOOK_UP_AGAIN_S = 10.0  # where that fails, and those of before are good enough
 _FLUSH_WINDOW = 1000  # when there is nowhere to go, whatever waits is told so
+_CLOSING = Outcome(DEFERRED, 0, "4.3.2", "this host is shutting down", "none")
 
 
 class Pool:
@@ -56,7 +59,9 @@ class Pool:
         self._turn = 0
         self._window = _FIRST_WINDOW
         self._is_waiting_for_host = False
-        self._last_failure: Outcome | None = None
+        self._full_host_pause_s = _FULL_HOST_PAUSES_S[0]
+        self._no_more_until = 0.0  # a connection was let go, which is others' for now
+        self._failures: dict[HopHealth, Outcome] = {}  # of each next hop the last one, since it last took a mail
         self._is_stuck = False  # no next hop may be tried now
         self._is_closed = False
 
@@ -65,6 +70,11 @@ class Pool:
     @property
     def is_idle(self) -> bool:
         return not self.links and not self._pending and self._search is None
+
+    @property
+    def healths(self) -> set[HopHealth]:
+        """All that it works with."""
+        return {*self._healths, *(link.health for link in self.links)}
 
     @property
     def is_tls_optional(self) -> bool:
@@ -81,23 +91,23 @@ class Pool:
 
     def start(self, delivery: Delivery) -> None:
         """Take a mail."""
-        while self._idle:
-            link = self._idle.pop()
-            if self._is_fresh(link):
-                link.send(delivery)
-                return
-            link.quit()
+        if self._is_closed:
+            delivery.fail(_CLOSING)
+            delivery.finish()
+            return
         self._pending.append(delivery)
-        self._open_more()
+        self._serve()
 
     def sweep(self, now: float) -> None:
         """About once a second: deadlines, and connections kept for too long."""
         for link in list(self.links):
             link.check_deadline(now)
         for link in list(self._idle):
-            if now - link.idle_since >= self.idle_s or not self._is_fresh(link):
+            if now - link.idle_since >= self.idle_s or not self._is_fresh(link) or link.health.is_begged(now):
                 self._idle.remove(link)
                 link.quit()
+        if self._pending:
+            self._serve()  # a next hop may not be set aside any more
 
     def close(self) -> None:
         """End everything now; each mail that is under way gets its outcome."""
@@ -106,95 +116,126 @@ class Pool:
             self._search.cancel()
             self._search = None
         for link in list(self.links):
-            link.break_off("4.3.2", "this host is shutting down")
-        self._fail_pending(Outcome(DEFERRED, 0, "4.3.2", "this host is shutting down", "none"))
+            if link in self._idle:
+                self._idle.remove(link)
+                link.quit()
+            elif link.load or not link.is_quitting:
+                link.break_off(_CLOSING.dsn, _CLOSING.text)
+        self._fail_pending(_CLOSING)
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def _open_more(self) -> None:
-        """Open connections for what waits, as far as the window allows."""
+    def _serve(self) -> None:
+        """Give what waits to connections that are kept, then open more for it, as far as the window allows."""
+        while self._pending and self._idle:
+            link = self._idle.pop()
+            if self._is_fresh(link) and link.session.can_send:
+                link.send(self._pending.popleft())
+            else:
+                link.quit()
         if self._is_closed or not self._pending:
             return
         now = self.loop.now
         if self._search is None and now >= self._known_until and not self._transport.is_fixed(self._healths):
-            self._look_up()
+            self._search = self._transport.find_hops(self._key, self._on_hops)
         if not self._healths:
             return
-        opening = sum(1 for link in self.links if not link.is_ready)
-        while len(self._pending) > opening and len(self.links) < max(1, int(self._window)):
-            health = self._choose(now)
-            if health is None:
-                if not self.links:
-                    self._give_up(now)
-                return
-            if not health.take_connection(self._transport.most_connections):
-                self._wait_for_host()
-                return
-            health.begin_probe(now, self._transport.retry_s)
-            self._is_stuck = False
-            self.links.add(Link(self, health))
-            opening += 1
+        opening = active = 0
+        for link in self.links:
+            if link.is_ready:
+                active += not link.is_quitting
+            elif not link.is_probe:  # no mail need wait for one that may not answer
+                opening += 1
+        while len(self._pending) > opening and active + opening < max(1, int(self._window)):
+            link_or_none = self._open(now)
+            if link_or_none is None:
+                break
+            opening += not link_or_none.is_probe
         if len(self._pending) > opening:
             self._fill_pipelines()
 
-    def _choose(self, now: float) -> HopHealth | None:
-        """Return the next hop to connect to: the first in order, or the next in turn, that is not set aside."""
+    def _open(self, now: float) -> Link | None:
+        """Connect to the first next hop in order, or the next in turn, that is not set aside."""
+        transport = self._transport
         healths = self._healths
-        if self._transport.is_spread:
+        if transport.is_spread:
             self._turn += 1
             start = self._turn % len(healths)
             healths = healths[start:] + healths[:start]
-        return next((health for health in healths if not health.is_set_aside(now)), None)
-
-    def _look_up(self) -> None:
-        self._search = self._transport.find_hops(self._key, self._on_hops)
+        full: HopHealth | None = None
+        for health in healths:
+            if health.is_set_aside(now):
+                continue
+            if now >= self._no_more_until and health.take_connection(transport.most_connections):
+                self._is_stuck = False
+                self._full_host_pause_s = _FULL_HOST_PAUSES_S[0]
+                link = Link(self, health, health.begin_probe(now, transport.retry_s))
+                self.links.add(link)
+                return link
+            full = full or health
+            if not transport.is_spread:
+                break
+        if full is not None:
+            self._wait_for_host(full, now)
+        elif not self.links:
+            self._give_up()
+        return None
 
     def _on_hops(self, hops: list[Hop], failure: LookupFailure | None) -> None:
         self._search = None
-        self._known_until = self.loop.now + _KNOWN_HOPS_S
         if failure is not None or not hops:
             status, dsn, text = DEFERRED, "4.4.4", "no next hop"
             if failure is not None:
                 status = UNDELIVERABLE if failure.is_permanent else DEFERRED
                 dsn, text = failure.dsn, failure.text
+            if self._healths and status == DEFERRED:
+                self._known_until = self.loop.now + _LOOK_UP_AGAIN_S
+                return
             self._known_until = 0.0
             self._healths = []
+            self._is_stuck = True
             self._fail_pending(Outcome(status, 0, dsn, text, "none"))
             return
+        self._known_until = self.loop.now + _KNOWN_HOPS_S
         known = {health.hop: health for health in self._healths}
         self._healths = [known.get(hop) or self._transport.health_of(hop) for hop in hops]
-        self._open_more()
+        self._serve()
 
-    def _wait_for_host(self) -> None:
-        """The host has as many connections to this next hop as it may; another worker's will end."""
-        if self._fill_pipelines() or self._is_waiting_for_host:
-            return
-        self._is_waiting_for_host = True
-        self.loop.call_later(_FULL_HOST_PAUSE_S, self._stop_waiting)
+    def _wait_for_host(self, health: HopHealth, now: float) -> None:
+        """The host has as many connections to this next hop as it may; those of others will end."""
+        if not any(link.health is health for link in self.links):
+            health.beg(now)
+        if not self._is_waiting_for_host:
+            self._is_waiting_for_host = True
+            self.loop.call_later(self._full_host_pause_s, self._stop_waiting)
+            self._full_host_pause_s = min(2 * self._full_host_pause_s, _FULL_HOST_PAUSES_S[1])
 
     def _stop_waiting(self) -> None:
         self._is_waiting_for_host = False
-        self._open_more()
+        self._serve()
 
-    def _fill_pipelines(self) -> bool:
-        """Send what waits behind mails whose reply is due. Whether nothing waits any more."""
+    def _fill_pipelines(self) -> None:
+        """Send what waits behind mails whose reply is due."""
         for link in list(self.links):
             if not self._pending:
                 break
             if link.is_ready and link.load < _PIPELINED and link.session.can_send and self._is_fresh(link):
                 link.send(self._pending.popleft())
-        return not self._pending
 
-    def _give_up(self, now: float) -> None:
-        """No next hop may be tried: tell all that wait why."""
+    def _give_up(self) -> None:
+        """No next hop may be tried: tell all that wait why. For good only where every one of them refuses for good."""
         self._is_stuck = True
-        failure = self._last_failure
-        if failure is None or failure.status != UNDELIVERABLE:
-            text = next((health.text for health in self._healths if health.text), "next hop is set aside")
-            if failure is None or failure.text != text:
-                failure = Outcome(DEFERRED, 0, "4.4.1", f"next hop set aside for a while: {text}", "none")
-        self._last_failure = None
-        self._fail_pending(failure)
+        failures, self._failures = self._failures, {}
+        reasons = list(failures.values())
+        lasting = [reason for reason in reasons if reason.status != UNDELIVERABLE]
+        if lasting:
+            outcome = lasting[-1]
+        elif all(health in failures for health in self._healths):
+            outcome = reasons[-1]
+        else:
+            text = next((health.text for health in self._healths if health.text), "it failed")
+            outcome = Outcome(DEFERRED, 0, "4.4.1", f"next hop set aside for a while: {text}", "none")
+        self._fail_pending(outcome)
 
     def _fail_pending(self, outcome: Outcome) -> None:
         pending, self._pending = self._pending, deque()
@@ -205,66 +246,91 @@ class Pool:
     # --- a link's reports --------------------------------------------------------------------------------------------
 
     def on_ready(self, link: Link) -> None:
-        """A connection takes mails."""
+        """A connection takes mails: it is new, or past a mail that was refused."""
+        if link.is_probe:
+            link.is_probe = False
+            link.health.note_answer()
         self._give_work(link)
+        self._serve()
 
     def on_done(self, link: Link, delivery: Delivery, transmission: Transmission) -> None:
         """A mail on a connection is over, one way or another."""
         transport = self._transport
-        session = link.session
-        is_broken = session.is_closed
+        is_broken = link.session.is_closed
+        put_off = transmission.put_off if not self._is_closed else []
         if transmission.is_8bit_unannounced:
             transport.unannounced_8bit += 1
-        is_unconfirmed = is_broken and _is_unconfirmed(transmission)
-        if is_unconfirmed:
-            transport.unconfirmed += 1
-            transport.warn(f"{delivery.item.queue_id}: the reply to the end of the message is lost, it may be delivered twice")
-        outcomes = transmission.outcomes
-        if not is_broken:
-            if any(outcome.status == DELIVERED for outcome in outcomes):
-                self._note_success(link)
-            elif link.health.failures or link.health.is_probing:
-                link.health.note_success()  # it refuses this mail, but it works
-        is_finished = delivery.take(outcomes, transmission.put_off if not self._is_closed else [])
+        if is_broken:
+            if _is_unconfirmed(transmission) and not link.has_unsent:
+                transport.unconfirmed += 1
+                transport.warn(f"{delivery.item.queue_id}: the reply to the end of the message is lost, it may be delivered twice")
+            elif self._may_resend(link, delivery, transmission):
+                delivery.is_resent = True
+                link.is_blameless = True
+                self._pending.appendleft(delivery)  # on_closed goes on with it
+                self._drop_idle(link.health)
+                return
+        elif any(outcome.status == DELIVERED for outcome in transmission.outcomes):
+            self._note_success(link)
+        elif link.health.failures:
+            link.health.note_success()  # it refuses this mail, but it works
+        is_finished = delivery.take(transmission.outcomes, put_off)
         if not is_finished:
             self._pending.appendleft(delivery)
         self._give_work(link)
         if is_finished:
             delivery.finish()
-        self._open_more()
+        if not is_broken:
+            self._serve()
 
     def on_closed(self, link: Link, reason: Outcome | None) -> None:
         """A connection is over; what was under way on it is done."""
-        self.links.discard(link)
-        if link in self._idle:
-            self._idle.remove(link)
         health = link.health
+        was_kept = link in self._idle
+        self.links.discard(link)
+        if was_kept:
+            self._idle.remove(link)
         health.give_connection()
         if link.is_ready:
             health.live -= 1
-        if reason is not None and not self._is_closed:
+        if reason is not None and not was_kept and not link.is_blameless and not self._is_closed:
             self._note_failure(link, reason)
-        elif not link.is_ready:
+        elif link.is_probe:
             health.end_probe()
-        if self._pending:
-            self.loop.ready(self._open_more)
+        if not self._pending:
+            return
+        if link.is_blameless and not link.is_ready and not health.is_plain(self.loop.now):
+            if reason is not None and not self.links:  # this host can't connect: at once it would be no better
+                self._fail_pending(reason)
+        else:
+            self.loop.ready(self._serve)
+
+    def _may_resend(self, link: Link, delivery: Delivery, transmission: Transmission) -> bool:
+        """Whether a kept connection had been closed by the next hop before it took anything of this mail."""
+        return (
+            link.mails > 1 and not delivery.is_resent and not self._is_closed and transmission.reply_count == 0
+            and not transmission.needs_reset
+        )  # fmt: skip
+
+    def _drop_idle(self, health: HopHealth) -> None:
+        """Where one kept connection was dead, the others are likely to be."""
+        for link in [idle for idle in self._idle if idle.health is health]:
+            self._idle.remove(link)
+            link.quit()
 
     def _note_success(self, link: Link) -> None:
         link.health.note_success()
-        self._last_failure = None
+        self._failures.pop(link.health, None)
         if self._pending and self._window < self._transport.most_connections:
             self._window += 1.0
 
     def _note_failure(self, link: Link, reason: Outcome) -> None:
         """A connection failed, or the next hop refused to talk."""
-        if link.is_ready and link.mails and not link.load and reason.code == 0 and link in self._idle:
-            return  # closed while it was kept
         self._window = max(1.0, self._window / 2)
-        self._last_failure = reason
+        self._failures.pop(link.health, None)  # the last failure stands last
+        self._failures[link.health] = reason
         transport = self._transport
-        if link.health.is_plain and transport.is_tls_optional and reason.dsn == "4.7.5" and not link.is_ready:
-            return  # the next one is in plain text
-        if link.health.note_failure(self.loop.now, transport.retry_s, reason.text):
+        if link.health.note_failure(self.loop.now, transport.retry_s, reason.text, link.is_ready):
             transport.warn(f"next hop {link.relay} is set aside for {transport.retry_s:g} s: {reason.text}")
 
     def _is_fresh(self, link: Link) -> bool:
@@ -273,17 +339,23 @@ class Pool:
         return is_young and (not transport.most_mails or link.mails < transport.most_mails)
 
     def _give_work(self, link: Link) -> None:
-        """Let a connection have what waits, or keep it."""
+        """Let a connection have what waits, or keep it, or let it go."""
         session = link.session
-        if session.is_closed or not link.is_ready:
+        if session.is_closed or not link.is_ready or link.is_quitting:
             return
-        while self._pending and link.load < _PIPELINED and session.can_send and self._is_fresh(link):
+        now = self.loop.now
+        gives_way = now - link.began_at >= _LEAST_USE_S and link.health.is_begged(now)
+        while self._pending and not gives_way and link.load < _PIPELINED and session.can_send and self._is_fresh(link):
             link.send(self._pending.popleft())
-        if not link.load and link not in self._idle:
-            if self._is_fresh(link) and not self._is_closed and not session.is_spent and session.can_send:
-                self._idle.append(link)
-            else:
-                link.quit()
+        if link.load or link in self._idle:
+            return
+        is_good = self._is_fresh(link) and not gives_way and not self._is_closed and not session.is_spent
+        if is_good and session.can_send:
+            self._idle.append(link)
+        elif not is_good or not session.replies_due:  # or RSET is under way, and READY follows
+            if gives_way:
+                self._no_more_until = now + _FULL_HOST_PAUSES_S[1]
+            link.quit()
 
 
 def _is_unconfirmed(transmission: Transmission) -> bool:

@@ -27,7 +27,8 @@ from smtpd.transports.relay.health import HopHealth
 from smtpd.transports.relay.pool import Pool
 
 _TIMEOUTS = ("connect", "greeting", "hello", "tls", "mail", "recipient", "data", "block", "end_of_data", "quit")
-_SWEEP_S = 1.0
+_SWEEP_S = (0.01, 1.0)
+_HEALTHS_MAX = 10_000  # addresses that are remembered when nobody is connected to them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,9 @@ class RelayTransport:
         self._timer: Timer | None = None
         if route.tls == "require":
             self.tls_context()  # a file that can't be used is told at the start
-        self._sweep_s = min(_SWEEP_S, min(self.timeouts.values()) / 4, max(0.05, self.idle_s / 2))
+        self._is_closed = False
+        least_s, most_s = _SWEEP_S
+        self._sweep_s = max(least_s, min(most_s, min(self.timeouts.values()) / 4, max(0.05, self.idle_s / 2)))
 
     def _rules(self, tls: str, delivery: DeliverySettings) -> ClientRules:
         return ClientRules(
@@ -94,6 +97,8 @@ class RelayTransport:
         pool = self._pools.get(key)
         if pool is None:
             pool = self._pools[key] = Pool(self, key)
+            if self._is_closed:
+                pool.close()
         if self._timer is None:
             self._timer = self.loop.call_later(self._sweep_s, self._sweep)
         pool.start(Delivery(item, body, recipients, done, self.loop.now))
@@ -106,6 +111,8 @@ class RelayTransport:
         """Pools end by themselves when their connections have."""
 
     def close(self) -> None:
+        """See Transport. Whatever comes later gets its outcome at once."""
+        self._is_closed = True
         for pool in list(self._pools.values()):
             pool.close()
 
@@ -115,14 +122,15 @@ class RelayTransport:
         return sum(len(pool.links) for pool in self._pools.values())
 
     def _sweep(self) -> None:
-        self._timer = None
         now = self.loop.now
         for key, pool in list(self._pools.items()):
             pool.sweep(now)
             if pool.is_idle and self.is_per_domain:
                 del self._pools[key]
-        if self.connections or any(not pool.is_idle for pool in self._pools.values()):
-            self._timer = self.loop.call_later(self._sweep_s, self._sweep)
+        if len(self._healths) > _HEALTHS_MAX:
+            self._healths = {health.hop: health for pool in self._pools.values() for health in pool.healths}
+        is_over = all(pool.is_idle for pool in self._pools.values())
+        self._timer = None if is_over else self.loop.call_later(self._sweep_s, self._sweep)
 
     # --- the pools' side ---------------------------------------------------------------------------------------------
 
@@ -140,8 +148,6 @@ class RelayTransport:
         """Return what is known of an address; one object for all pools of the route."""
         health = self._healths.get(hop)
         if health is None:
-            if len(self._healths) > 10_000 and not self.connections:
-                self._healths.clear()
             health = self._healths[hop] = HopHealth(hop, self._host.hops, self._host.column)
         return health
 
@@ -173,7 +179,8 @@ class _SearchAll(Search):
 
     def _on_found(self, hops: list[Hop], failure: LookupFailure | None) -> None:
         self._found += [hop for hop in hops if hop not in self._found]
-        self._failure = self._failure or failure
+        if self._failure is None or self._failure.is_permanent:
+            self._failure = failure or self._failure  # for good only when all say so
         if self._left:
             self.start()
             return
