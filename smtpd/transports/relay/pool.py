@@ -263,7 +263,7 @@ class Pool:
         if is_broken:
             if _is_unconfirmed(transmission) and not link.has_unsent:
                 transport.unconfirmed += 1
-                transport.warn(f"{delivery.item.queue_id}: the reply to the end of the message is lost, it may be delivered twice")
+                transport.warn(f"{delivery.item.queue_id}: the reply to the end of the mail is lost, it may be delivered twice")
             elif self._may_resend(link, delivery, transmission):
                 delivery.is_resent = True
                 link.is_blameless = True
