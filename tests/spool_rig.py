@@ -16,7 +16,7 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool import SpoolObservers, open_spool
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.base import NewMail, SpoolItem
 from smtpd.spool.schema import Pragmas
 from smtpd.spool.sqlite import SqliteSpool
 
@@ -160,6 +160,21 @@ class Rig:
         if error is not None:
             raise error
         return body.data if body.data is not None else Path(body.path).read_bytes()
+
+    def new_mail(self, body: bytes) -> NewMail:
+        """A mail of the server's own, for `settle`."""
+        return NewMail(self.spool.next_queue_id(), make_envelope(b""), body)
+
+    def exchange(
+        self, item: SpoolItem, *new: NewMail, outcomes: list[Outcome] | None = None, due_s: float = 0.0
+    ) -> list[SpoolItem]:
+        """Settle with new mails; what the spool handed out for them."""
+        items: list[SpoolItem] = []
+        answers: list[SpoolError | None] = []
+        self.spool.settle(item, outcomes, due_s, False, answers.append, new, items.append)
+        self.run_until(lambda: bool(answers))
+        assert answers == [None]
+        return items
 
     def settle(self, item: SpoolItem, outcomes: list[Outcome] | None = None, due_s: float = 0.0, is_held: bool = False) -> None:
         answers: list[SpoolError | None] = []

@@ -61,6 +61,18 @@ class SpoolItem:
         self.body: Body | None = None
 
 
+class NewMail:
+    """A mail that the server itself makes, to be stored with a settlement. `data` is its body in wire form; `queue_id` comes from
+    `Spool.next_queue_id`."""
+
+    __slots__ = ("data", "envelope", "queue_id")
+
+    def __init__(self, queue_id: str, envelope: Envelope, data: bytes) -> None:
+        self.queue_id = queue_id
+        self.envelope = envelope
+        self.data = data
+
+
 class BodyWriter(Protocol):
     """Takes one mail's body while it arrives. Nothing of it is durable before `commit` says so.
 
@@ -82,6 +94,10 @@ class BodyWriter(Protocol):
     def abort(self) -> None:
         """Forget the mail and whatever was written of it. Harmless after commit was called, when it does nothing."""
         ...
+
+
+def _ignore_item(item: SpoolItem) -> None:
+    """Without `on_new` a new mail waits for the next start."""
 
 
 class SpoolShard(Protocol):
@@ -130,10 +146,15 @@ class Spool(Protocol):
         due_s: float,
         is_held: bool,
         done: Callable[[SpoolError | None], None],
+        new: Sequence[NewMail] = (),
+        on_new: Callable[[SpoolItem], object] = _ignore_item,
     ) -> None:
         """End the lease. `outcomes` None: every recipient is done, the mail is removed. Else the mail is kept with these
         outcomes, to be claimed again at Unix time `due_s`, or held. On a full or broken disk `done` comes when it is durable
-        after all, and with an error only if the spool is closed before."""
+        after all, and with an error only if the spool is closed before.
+
+        The mails of `new` are stored in the same transaction, in the shard of `item`: both or neither. Once that is durable,
+        and before `done`, `on_new(item)` gets each of them, leased to this process like one that `commit` stored."""
         ...
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from smtpd.errors import SpoolError
+from smtpd.spool.exchange import Exchange
 from smtpd.spool.schema import BODY_WIDTH, KEPT_WIDTH, MAIL_WIDTH
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 ClaimedRow = tuple[int, int, int, int, str, bytes, bytes | None]
 SettleDone = Callable[[SpoolError | None], None]
 ReadDone = Callable[[bytes | None, SpoolError | None], None]
+_PIECE_EXCHANGES = 4
 
 
 class Claim:
@@ -54,6 +56,7 @@ class Batch:
         "ceiling_us",
         "claims",
         "error",
+        "exchanges",
         "gone_files",
         "kept",
         "mails",
@@ -78,7 +81,8 @@ class Batch:
         self.removed_files: list[str] = []  # queue ids of removed mails with a spill file
         self.unlinks: list[str] = []  # the same, for the files thread afterwards
         self.kept: list[Any] = []  # id, due, held, attempts, outcomes of each
-        self.settled: list[SettleDone] = []  # for removed and kept
+        self.exchanges: list[Exchange] = []  # settlements that bring new mail
+        self.settled: list[SettleDone] = []  # for removed, kept and exchanges
         self.gone_files: list[str] = []  # queue ids whose spill file is unlinked
         self.claims: list[Claim] = []
         self.reads: list[Read] = []
@@ -88,14 +92,16 @@ class Batch:
     @property
     def writes(self) -> bool:
         """Whether a transaction is needed."""
-        return bool(self.mails or self.removed or self.kept or self.claims or self.gone_files or self.ceiling_us)
+        return bool(
+            self.mails or self.removed or self.kept or self.exchanges or self.claims or self.gone_files or self.ceiling_us
+        )
 
     @property
     def is_ordinary(self) -> bool:
         """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
         return (
             bool(self.mails)
-            and not (self.kept or self.claims or self.gone_files or self.removed_files or self.ceiling_us)
+            and not (self.kept or self.exchanges or self.claims or self.gone_files or self.removed_files or self.ceiling_us)
             and (len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH)
         )
 
@@ -129,6 +135,7 @@ class Batch:
         self.removed_files += later.removed_files
         self.unlinks += later.unlinks
         self.kept += later.kept
+        self.exchanges += later.exchanges
         self.settled += later.settled
         self.gone_files += later.gone_files
 
@@ -137,20 +144,24 @@ class Batch:
         apart = Batch()
         apart.merge_settlements(self)
         self.removed, self.removed_files, self.kept, self.settled, self.gone_files = [], [], [], [], []
-        self.removed_count, self.unlinks = 0, []
+        self.removed_count, self.unlinks, self.exchanges = 0, [], []
         return apart
 
     def first_piece(self, rows: int) -> Batch:
-        """Return a batch of the first settlements, without their callbacks."""
+        """Return a batch of the first settlements, without their callbacks; last come those that need room for new mail."""
         piece = Batch()
         piece.removed = self.removed[:rows]
         piece.kept = self.kept[: rows * KEPT_WIDTH]
         piece.removed_files = self.removed_files  # first of all: a name too many does no harm
         piece.gone_files = self.gone_files
+        if not (self.removed or self.kept):
+            piece.exchanges = self.exchanges[:_PIECE_EXCHANGES]
         return piece
 
     def drop_piece(self, rows: int) -> None:
         """Forget what `first_piece` returned: it is durable."""
+        if not (self.removed or self.kept):
+            del self.exchanges[:_PIECE_EXCHANGES]
         del self.removed[:rows]
         del self.kept[: rows * KEPT_WIDTH]
         self.removed_files, self.gone_files = [], []

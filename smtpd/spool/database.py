@@ -15,6 +15,7 @@ from typing import Any
 from smtpd.errors import ShardBrokenError, ShardFormatError, SpoolError, SpoolFullError
 from smtpd.spool import lock, schema
 from smtpd.spool.batch import Batch, Claim, ClaimedRow
+from smtpd.spool.exchange import Exchange, join
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIXED_WAL_BYTES = 4 * 4096  # of one commit: inner pages, index, freelist, pointer map
@@ -199,6 +200,8 @@ class ShardDatabase:
                 self._run(schema.delete_unlinked, batch.gone_files, 1)
             if batch.kept:
                 self._run(schema.update_mail, batch.kept, schema.KEPT_WIDTH)
+            if batch.exchanges:
+                self._exchange(join(batch.exchanges))
             for claim in batch.claims:
                 self._claim(claim)
             if batch.ceiling_us:
@@ -212,15 +215,25 @@ class ShardDatabase:
 
     def _note_commit(self, batch: Batch) -> None:
         rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH
-        self.add_to_wal(batch.body_bytes, rows)
-        if batch.mails:
-            self.next_row = batch.mails[-schema.MAIL_WIDTH] + 1
-        if batch.kept or batch.claims:
+        self.add_to_wal(
+            batch.body_bytes + sum(exchange.body_bytes for exchange in batch.exchanges),
+            rows + sum(exchange.rows for exchange in batch.exchanges),
+        )
+        for mails in (batch.mails, *(exchange.mails for exchange in batch.exchanges)):
+            if mails:
+                self.next_row = max(self.next_row, mails[-schema.MAIL_WIDTH] + 1)
+        if batch.kept or batch.exchanges or batch.claims:
             self._load_next_due()
 
-    def _insert(self, batch: Batch) -> None:
+    def _insert(self, batch: Batch | Exchange) -> None:
         self._run(schema.insert_mail, batch.mails, schema.MAIL_WIDTH)
         self._run(schema.insert_body, batch.bodies, schema.BODY_WIDTH)
+
+    def _exchange(self, exchange: Exchange) -> None:
+        self._run(schema.delete_mail, exchange.removed, 1)
+        self._run(schema.insert_unlinked, exchange.removed_files, 1)
+        self._run(schema.update_mail, exchange.kept, schema.KEPT_WIDTH)
+        self._insert(exchange)
 
     def take_over_recovery(self, older: ShardDatabase) -> None:
         """Go on with what `older`, whose rows are all here now, had still to hand out; counts anew."""

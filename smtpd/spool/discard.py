@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.mail.queue_id import QueueIdMaker
-from smtpd.spool.base import Body, BodyWriter, CommitDone, SpoolItem
+from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem
 
 
 class DiscardWriter:
@@ -64,6 +64,8 @@ class DiscardSpool:
         due_s: float,
         is_held: bool,
         done: Callable[[SpoolError | None], None],
+        new: Sequence[NewMail] = (),
+        on_new: Callable[[SpoolItem], object] = lambda item: None,
     ) -> None:
         done(None)
 

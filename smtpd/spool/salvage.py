@@ -4,8 +4,9 @@ Reads go through the connection that is still open: after the rollback it sees e
 cache and from the WAL's synced part, and nothing of the batch that failed. A fresh connection would run recovery over the WAL
 and might take the failed batch for committed; an `immutable` view would leave the WAL out. The connection is never written.
 
-What is settled meanwhile is noted here, so that it isn't copied. A crash before the end copies all of it again: mail may come
-twice then, never too little. At the end the directory is set aside as NNNN.broken, never deleted.
+What is settled meanwhile is noted here, so that it isn't copied; new mail that came with it is written before all else. A crash
+before the end copies all of it again: mail may come twice then, never too little. At the end the directory is set aside as
+NNNN.broken, never deleted.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 from smtpd.spool import lock, schema
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
+from smtpd.spool.exchange import Exchange, StoredRow
 
 _ROWS = 64  # of one piece
 _PIECE_BYTES = 4 << 20
@@ -33,6 +35,7 @@ class Salvage:
         self._lock = held_lock
         self._removed: set[int] = set()
         self._kept: dict[int, tuple[Any, ...]] = {}
+        self._new: list[StoredRow] = []
         database.roll_back()
         try:
             database.connection.execute("PRAGMA query_only = 1").fetchall()
@@ -49,13 +52,28 @@ class Salvage:
 
     def note(self, batch: Batch) -> None:
         """Remember the settlements of `batch`: they hold for what is still to be copied."""
-        self._removed.update(batch.removed)
-        for at in range(0, len(batch.kept), schema.KEPT_WIDTH):
-            row, due, held, attempts, outcomes = batch.kept[at : at + schema.KEPT_WIDTH]
+        self._note(batch)
+        for exchange in batch.exchanges:
+            self._note(exchange)
+
+    def _note(self, settlements: Batch | Exchange) -> None:
+        self._removed.update(settlements.removed)
+        for at in range(0, len(settlements.kept), schema.KEPT_WIDTH):
+            row, due, held, attempts, outcomes = settlements.kept[at : at + schema.KEPT_WIDTH]
             self._kept[row] = (due, held, attempts, outcomes)
+
+    def take_new(self, batch: Batch) -> None:
+        """Take over the new mails of settlements that were noted: they must be in the successor before this one is set aside."""
+        for exchange in batch.exchanges:
+            self._new += exchange.take_mails()
 
     def copy_some(self, target: ShardDatabase) -> bool:
         """Copy the next piece in one commit; True when all is copied. Raises sqlite3.Error or OSError of the target only."""
+        if self._new:
+            piece = self._new[:_ROWS]
+            self._write(target, [stored for stored in piece if stored[0][_ID] not in self._removed])
+            del self._new[: len(piece)]
+            return False
         if not self._ranges:
             target.take_over_recovery(self.database)
             return True
@@ -78,12 +96,12 @@ class Salvage:
             self._ranges.append((reached + 1, last))
         return False
 
-    def _read(self, first: int, last: int) -> tuple[list[tuple[tuple[Any, ...], bytes | None]], int]:
+    def _read(self, first: int, last: int) -> tuple[list[StoredRow], int]:
         """Return the rows of a piece with their bodies, and the row number up to which that is all."""
         execute = self.database.connection.execute
         found = execute(_COLUMNS + " WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?", (first, last, _ROWS)).fetchall()
         reached = found[-1][_ID] if len(found) == _ROWS else last
-        rows: list[tuple[tuple[Any, ...], bytes | None]] = []
+        rows: list[StoredRow] = []
         size = 0
         for row in found:
             body = None
@@ -99,7 +117,7 @@ class Salvage:
                 break
         return rows, reached
 
-    def _write(self, target: ShardDatabase, rows: list[tuple[tuple[Any, ...], bytes | None]]) -> None:
+    def _write(self, target: ShardDatabase, rows: list[StoredRow]) -> None:
         if not rows:
             return
         for row, _ in rows:

@@ -55,6 +55,11 @@ class Shard:
         self.look_at_s = 0.0  # when free pages are to be counted again, 0: not needed
         self.free_bytes = database.free_pages * database.page_bytes  # read by the loop thread
 
+    @property
+    def brings_new(self) -> bool:
+        """Whether retained settlements have new mail: it must be stored before a broken database is set aside."""
+        return self.retained is not None and bool(self.retained.exchanges)
+
 
 class ShardOwner(Protocol):
     """What the thread reports; every method runs on the loop thread."""
@@ -123,7 +128,9 @@ class ShardThread:
     def remove(self, shard: Shard, ceiling_us: int = 0) -> None:
         """Close a shard and give its lock back; a copy from a broken one is finished first, unless that takes too long."""
         until_s = time.monotonic() + _FINISH_S
-        while shard.salvages and shard.database is not None and time.monotonic() < until_s:
+        if shard.brings_new:
+            self._retry_retained(shard)
+        while shard.salvages and shard.database is not None and not shard.brings_new and time.monotonic() < until_s:
             self._retry_at_s = 0.0
             self._copy(shard, shard.salvages[0], shard.database)
             if self._retry_at_s > 0.0:
@@ -132,9 +139,11 @@ class ShardThread:
         shard.is_closed = True
         try:
             if shard.database is not None:
-                if shard.retained is not None:
-                    shard.database.commit(shard.retained)
-                shard.database.close(ceiling_us)
+                try:
+                    if shard.retained is not None:
+                        shard.database.commit(shard.retained)
+                finally:
+                    shard.database.close(ceiling_us)
         except FAILURES as error:
             self._report("error", f"closing: {failure_of(error, shard.lock.directory)}")
         for salvage in shard.salvages:
@@ -204,10 +213,12 @@ class ShardThread:
             salvage.note(batch)
         if database is None:
             batch.error = ShardBrokenError("the shard is broken and no new one could be made yet")
+            shard.salvages[0].take_new(batch)
         elif batch.writes:
             started_s = time.monotonic()
             try:
-                is_large = len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH > _PIECE_ROWS
+                settled = len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH + len(batch.exchanges)
+                is_large = settled > _PIECE_ROWS
                 if is_large and shard in self._short and not self._checkpoint(shard, database):
                     for salvage in shard.salvages:  # one may have come by it
                         salvage.note(batch)
@@ -288,6 +299,8 @@ class ShardThread:
                     break
         for salvage in shard.salvages:
             salvage.note(settlements)
+        if shard.salvages:
+            shard.salvages[0].take_new(settlements)
         return True
 
     def _read(self, shard: Shard, batch: Batch) -> None:
@@ -336,7 +349,7 @@ class ShardThread:
             if is_late and shard.retained is not None and shard.database is not None:
                 self._checkpoint(shard, shard.database)
                 self._retry_retained(shard)
-            if is_late and shard.salvages and shard.database is not None:
+            if is_late and shard.salvages and shard.database is not None and not shard.brings_new:
                 self._copy(shard, shard.salvages[0], shard.database)
             if shard.look_at_s and now_s >= shard.look_at_s and shard.database is not None:
                 shard.database.count_free_pages()
@@ -386,6 +399,7 @@ class ShardThread:
             if noted is not None:
                 for salvage in shard.salvages:
                     salvage.note(noted)
+                shard.salvages[0].take_new(noted)  # the first to be finished
         self._renew(shard)
 
     def _renew(self, shard: Shard) -> None:

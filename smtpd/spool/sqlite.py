@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -22,9 +22,10 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool.adoption import Adopter
-from smtpd.spool.base import Body, BodyWriter, CommitDone, SpoolItem, SpoolLog
+from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem, SpoolLog
 from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
 from smtpd.spool.database import failure_of
+from smtpd.spool.exchange import Exchange
 from smtpd.spool.shard import FAILURES, Shard, ShardThread
 from smtpd.spool.space import SpaceWatch
 from smtpd.spool.spill import SpillFile, remove_spill_files
@@ -66,6 +67,7 @@ class SqliteSpool:
         self._touched: list[tuple[Shard, Batch]] = []
         self._shards: list[Shard] = []
         self._is_closed = False
+        self._has_new_ids = False  # queue ids of new mails: their ceiling belongs to the active shard, whichever they are in
         self._adoption_timer: Timer | None = None
         self._thread: ShardThread
         self._adopter: Adopter
@@ -232,22 +234,59 @@ class SqliteSpool:
         due_s: float,
         is_held: bool,
         done: Callable[[SpoolError | None], None],
+        new: Sequence[NewMail] = (),
+        on_new: Callable[[SpoolItem], object] = lambda item: None,
     ) -> None:
         shard: Shard = item.shard
         if self._is_closed:
             done(SpoolError("the spool is closed"))
             return
         batch = shard.batch or self._new_batch(shard)
+        settlements: Batch | Exchange = batch
+        if new:
+            settlements, done = self._exchange(shard, new, on_new, done)
+            batch.exchanges.append(settlements)
         if outcomes is None:
-            batch.removed.append(item.row)
+            settlements.removed.append(item.row)
             batch.removed_count += 1
             if item.is_spilled:
-                batch.removed_files.append(item.queue_id)
+                settlements.removed_files.append(item.queue_id)
                 batch.unlinks.append(item.queue_id)
         else:
             due = None if is_held else due_s
-            batch.kept += (item.row, due, int(is_held), item.attempts, encode_outcomes(outcomes))
+            settlements.kept += (item.row, due, int(is_held), item.attempts, encode_outcomes(outcomes))
         batch.settled.append(done)
+
+    def _exchange(
+        self,
+        shard: Shard,
+        new: Sequence[NewMail],
+        on_new: Callable[[SpoolItem], object],
+        done: Callable[[SpoolError | None], None],
+    ) -> tuple[Exchange, Callable[[SpoolError | None], None]]:
+        """Return what inserts the new mails, and the call for when they are durable."""
+        exchange = Exchange()
+        items = []
+        for mail in new:
+            row = shard.next_row
+            shard.next_row = row + 1
+            size = len(mail.data)
+            exchange.mails += (row, size, 0, mail.queue_id, encode_envelope(mail.envelope))
+            exchange.bodies += (row, mail.data)
+            exchange.body_bytes += size
+            item = SpoolItem(mail.queue_id, mail.envelope, size, row, shard)
+            item.body = Body(mail.data, "", size)
+            items.append(item)
+        self._has_new_ids = True
+
+        def on_settled(error: SpoolError | None) -> None:
+            if error is None:
+                shard.count += len(items)
+                for item in items:
+                    on_new(item)
+            done(error)
+
+        return exchange, on_settled
 
     def query(
         self,
@@ -283,11 +322,16 @@ class SqliteSpool:
         )
         if not touched:
             return
+        active = self._active
+        if self._has_new_ids and active.batch is None and self._ids.last_us > active.ceiling_us:
+            touched.insert(0, (active, Batch()))
         self._touched = []
         for shard, batch in touched:
             shard.batch = None
-            if batch.writers and self._ids.last_us > shard.ceiling_us:
+            has_ids = batch.writers or (self._has_new_ids and shard is active)
+            if has_ids and self._ids.last_us > shard.ceiling_us:
                 shard.ceiling_us = batch.ceiling_us = self._ids.last_us + _CEILING_AHEAD_US
+        self._has_new_ids = False
         self._thread.commit(touched)
 
     # --- what the shard thread reports (shard.ShardOwner) ------------------------------------------------------------
@@ -295,11 +339,13 @@ class SqliteSpool:
     def on_group(self, shard: Shard, batch: Batch, next_due_s: float | None, has_recovered: bool) -> None:
         shard.next_due_s = next_due_s
         shard.has_recovered = has_recovered
+        if batch.error is not None:
+            shard.ceiling_us = 0  # whether the new one was stored isn't known
         if batch.writers:
             if batch.error is None:
                 self._accept(shard, batch.writers)
             else:
-                self._refuse(shard, batch.writers, batch.error)
+                self._refuse(batch.writers, batch.error)
         if batch.settled:
             shard.count -= batch.removed_count
             for settled in batch.settled:
@@ -331,8 +377,7 @@ class SqliteSpool:
             assert done is not None
             done(item, None)
 
-    def _refuse(self, shard: Shard, writers: list[SqliteWriter], error: SpoolError) -> None:
-        shard.ceiling_us = 0  # whether the new one was stored isn't known
+    def _refuse(self, writers: list[SqliteWriter], error: SpoolError) -> None:
         for writer in writers:
             if writer.spill is None:
                 self.memory_bytes -= writer.size_bytes
