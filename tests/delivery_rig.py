@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,14 +12,15 @@ import pytest
 
 from smtpd.delivery import attempt as attempt_module
 from smtpd.delivery import scheduler as scheduler_module
+from smtpd.delivery.bounce import reports as reports_module
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope, Recipient
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
-from smtpd.settings import DeliverySettings, LogSettings, RouteSettings, Settings
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.settings import BounceSettings, DeliverySettings, LogSettings, RouteSettings, Settings
+from smtpd.spool.base import Body, NewMail, SpoolItem
 from smtpd.spool.query import QueuedMail
 from smtpd.transports.base import Done, LocalTransport
 
@@ -106,6 +107,8 @@ class FakeSpool:
     is_slow: bool = False
     claims: list[tuple[int, float]] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
+    is_full: bool = False
+    made_ids: int = 0
 
     def __post_init__(self) -> None:
         self.shards = [FakeShard()]
@@ -140,6 +143,9 @@ class FakeSpool:
         return min((row.due_s for row in self.rows.values() if row.due_s is not None), default=None)
 
     def open_body(self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]) -> None:
+        if item.body is not None:
+            done(item.body, None)
+            return
         self.opened.append(item.queue_id)
         data = self.rows[item.row].body
         error = self.body_error
@@ -152,9 +158,13 @@ class FakeSpool:
         due_s: float,
         is_held: bool,
         done: Callable[[SpoolError | None], None],
+        new: Sequence[NewMail] = (),
+        on_new: Callable[[SpoolItem], object] = lambda item: None,
     ) -> None:
         error = self.settle_error
+        items: list[SpoolItem] = []
         if error is None:
+            items = [self._insert(mail) for mail in new]
             row = self.rows[item.row]
             if outcomes is None:
                 del self.rows[item.row]
@@ -162,7 +172,25 @@ class FakeSpool:
                 assert len(outcomes) == len(item.envelope.recipients)
                 row.outcomes, row.attempts, row.is_held = list(outcomes), item.attempts, is_held
                 row.due_s = None if is_held else due_s
-        self._answer(lambda: done(error))
+
+        def answer() -> None:
+            for item in items:
+                on_new(item)
+            done(error)
+
+        self._answer(answer)
+
+    def _insert(self, mail: NewMail) -> SpoolItem:
+        shard = self.shards[0]
+        item = SpoolItem(mail.queue_id, mail.envelope, len(mail.data), shard.next_row, shard)
+        shard.next_row += 1
+        item.body = Body(mail.data, "", len(mail.data))
+        self.rows[item.row] = Row(item, mail.data)
+        return item
+
+    def next_queue_id(self) -> str:
+        self.made_ids += 1
+        return f"NEW{self.made_ids}"
 
     def query(self, shard: Any, job: Callable[[Any], Any], done: Callable[[Any, SpoolError | None], object]) -> None:
         mails = [
@@ -221,7 +249,14 @@ class Bench:
     """`send` accepts a mail as the worker does; `spool`, `loop`, `log` and `transports[name]` are the stand-ins."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *, level: str = "info", spool: FakeSpool | None = None, **delivery: Any
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        level: str = "info",
+        spool: FakeSpool | None = None,
+        bounce: BounceSettings | None = None,
+        routes: list[RouteSettings] | None = None,
+        **delivery: Any,
     ) -> None:
         self.loop = FakeLoop()
         self.spool = spool or FakeSpool()
@@ -229,18 +264,21 @@ class Bench:
         self.transports: dict[str, FakeTransport] = {}
         monkeypatch.setattr(scheduler_module, "time", self.loop)
         monkeypatch.setattr(attempt_module, "time", self.loop)
+        monkeypatch.setattr(reports_module, "time", self.loop)
         monkeypatch.setattr(scheduler_module, "_make_transport", self._make_transport)
         self.settings = Settings(
             hostname="mx.example.net",
-            route=[
+            route=routes
+            or [
                 RouteSettings(domains=["example.org"], transport="discard", name="first"),
                 RouteSettings(domains=["example.net"], transport="discard", name="second"),
             ],
+            bounce=bounce or BounceSettings(),
             delivery=DeliverySettings(**{"retry": [300.0, 600.0], "lifetime": 3600.0, **delivery}),
             log=LogSettings(level=level),
         )
         index = CellIndex()
-        index.prepare(routes=["first", "second"])
+        index.prepare(routes=[route.name for route in self.settings.route])
         slabs = Slabs(index)
         self.cells = slabs.cells(slabs.take_bank(0), 0)
         self.index = index
@@ -262,8 +300,13 @@ class Bench:
         self.spool.rows[number] = stored = Row(item, body, **row)
         return stored
 
-    def send(self, *paths: bytes, body: bytes = b"text\r\n") -> Row:
+    def send(self, *paths: bytes, body: bytes = b"text\r\n", notify: Sequence[int] = (), **envelope: Any) -> Row:
+        """Accept a mail; `notify` of its recipients, other fields of its envelope by name."""
         row = self.store(*paths, body=body)
+        for name, value in envelope.items():
+            setattr(row.item.envelope, name, value)
+        for recipient, bits in zip(row.item.envelope.recipients, notify, strict=False):
+            recipient.notify = bits
         row.item.body = Body(body, "", len(body))
         self.scheduler.accepted(row.item)
         return row

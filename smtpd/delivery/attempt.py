@@ -13,7 +13,7 @@ from smtpd.delivery.destination import Share
 from smtpd.delivery.lane import Lane
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import NOTIFY_SUCCESS
-from smtpd.mail.outcome import DEFERRED, DELIVERED, STATUS_NAMES, UNDELIVERABLE, Outcome, describe
+from smtpd.mail.outcome import DEFERRED, DELIVERED, STATUS_NAMES, Outcome, describe, soften
 from smtpd.spool.base import Body, SpoolItem
 
 if TYPE_CHECKING:
@@ -157,25 +157,9 @@ class Attempt:
                 STATUS_NAMES[outcome.status or DEFERRED], describe(outcome), transport,
             )  # fmt: skip
 
-    def held_text(self) -> str:
-        """What was said of the first recipient that is not delivered."""
-        return next((describe(outcome) for outcome in self.outcomes or () if outcome.status != DELIVERED), "")
-
     def on_removed(self, error: SpoolError | None) -> None:
         """The settlement of a mail that is done is durable, or failed: then it comes again at a later start."""
         self._scheduler.settled(self, "", error)
 
     def on_kept(self, error: SpoolError | None) -> None:
         self._scheduler.settled(self, "kept", error)
-
-    def on_held(self, error: SpoolError | None) -> None:
-        self._scheduler.settled(self, "held", error)
-
-
-def soften(outcomes: list[Outcome]) -> list[Outcome]:
-    """Return the outcomes with every final refusal made a deferral (`soft_bounce`)."""
-    if all(outcome.status != UNDELIVERABLE for outcome in outcomes):
-        return outcomes
-    return [
-        Outcome(DEFERRED, o.code, "4" + o.dsn[1:], o.text, o.relay) if o.status == UNDELIVERABLE else o for o in outcomes
-    ]  # fmt: skip

@@ -3,7 +3,7 @@
 Owns the mails that this process has leased: those in flight and those that wait their turn, within bounds of number and memory.
 Never touches a socket or file (transports and spool do) and never loses a lease silently: whatever is not settled here is found
 in the spool by the next start. What can't be delivered stays deferred with its reason; when its lifetime is over, or a transport
-says that it is undeliverable, it is held. Loop thread only.
+says that it is undeliverable, bounce/ decides who is told and what is held. Loop thread only.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from smtpd.delivery.attempt import Attempt
+from smtpd.delivery.bounce.reports import Reports, Settlement
 from smtpd.delivery.census import Census
 from smtpd.delivery.destination import Destination, Share
 from smtpd.delivery.lane import Lane
@@ -23,7 +24,7 @@ from smtpd.delivery.retry import RetrySchedule
 from smtpd.delivery.router import Route, Router
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
-from smtpd.mail.outcome import DEFERRED, DELIVERED, PENDING, UNDELIVERABLE, Outcome
+from smtpd.mail.outcome import DEFERRED, PENDING, Outcome
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
 from smtpd.net.files import FilesThread
@@ -74,6 +75,8 @@ class Scheduler:
         self._concurrency = delivery.concurrency
         self._memory_bytes = delivery.memory
         self._schedule = RetrySchedule(delivery.retry, delivery.lifetime)
+        self._reports = Reports(settings, router, self._schedule, spool, files, cells, index, log, self.accepted)
+        self._undecided_count = 0  # mails of which `_reports` has still to say what becomes of them
         self.lanes = [Lane(route, _make_transport(route, settings, files, relay), cells, index) for route in router.routes]
         self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
         self._by_name = {lane.name: lane for lane in self.lanes}
@@ -112,7 +115,7 @@ class Scheduler:
             lane.transport.close()
 
     def _maybe_drained(self) -> None:
-        if not self._in_flight and self._on_drained is not None:
+        if not self._in_flight and not self._undecided_count and self._on_drained is not None:
             done, self._on_drained = self._on_drained, None
             for lane in self.lanes:
                 lane.transport.close()  # connections that were kept
@@ -305,7 +308,7 @@ class Scheduler:
         routes = {
             self._router.route_of(envelope, recipient.domain)
             for recipient, outcome in zip(recipients, outcomes, strict=True)
-            if outcome.status != DELIVERED
+            if not outcome.is_done
         }
         return {self._lane_of[route] for route in routes if route is not None}
 
@@ -399,47 +402,38 @@ class Scheduler:
             item.body = None
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
         else:
-            self._settle_outcomes(attempt, outcomes)
-            item.body = None
+            self._undecided_count += 1
+            self._reports.decide(item, outcomes, partial(self._store, attempt))
 
-    def _settle_outcomes(self, attempt: Attempt, outcomes: list[Outcome]) -> None:
+    def _store(self, attempt: Attempt, settlement: Settlement) -> None:
+        """Store what was decided of a mail that was not simply delivered."""
         item = attempt.item
-        statuses = {outcome.status for outcome in outcomes}
-        if statuses <= {DELIVERED}:
-            self._spool.settle(item, None, 0.0, False, attempt.on_removed)
-            return
-        item.attempts += 1
-        item.outcomes = outcomes
-        received_at_s = item.envelope.received_at_s
-        due_s: float | None = None
-        if not statuses <= {DELIVERED, UNDELIVERABLE}:
-            due_s = self._schedule.next_due_s(item.attempts, received_at_s, time.time())
-            if due_s is None:
-                for outcome in outcomes:  # made by this attempt or read from the spool: nobody else's
-                    if outcome.status == DEFERRED and not outcome.text.startswith(_EXPIRED):
-                        outcome.text = _EXPIRED + outcome.text
-        for lane in self._lanes_left(item):
-            (lane.held if due_s is None else lane.deferred).add(received_at_s, item.size_bytes)
-        if due_s is None:
-            self._spool.settle(item, outcomes, 0.0, True, attempt.on_held)
+        item.body = None
+        self._undecided_count -= 1
+        self._reports.store(item, settlement, partial(self._on_stored, attempt, settlement))
+        if settlement.outcomes is not None:
+            for lane in self._lanes_left(item):
+                (lane.held if settlement.is_held else lane.deferred).add(item.envelope.received_at_s, item.size_bytes)
+        if self._on_drained is not None:
+            self._maybe_drained()
+
+    def _on_stored(self, attempt: Attempt, settlement: Settlement, error: SpoolError | None) -> None:
+        if error is None and settlement.is_held:
+            self.log.held(attempt.item.queue_id, settlement.held_text)
         else:
-            self._spool.settle(item, outcomes, due_s, False, attempt.on_kept)
+            self.settled(attempt, "" if settlement.outcomes is None else "kept", error)
 
     def settled(self, attempt: Attempt, kept_as: str, error: SpoolError | None) -> None:
-        """The spool has stored what became of a mail: "" removed, "kept" for another attempt, or "held"."""
+        """The spool has stored what became of a mail: "" removed, "kept" for another attempt."""
         queue_id = attempt.item.queue_id
         if error is not None:
             self.log.error("queue", f"{queue_id}: what was delivered could not be stored, it comes again: {error}")
-        elif not kept_as:
-            if self.is_logging:
-                self.log.removed(queue_id)
-        elif kept_as == "held":
-            self.log.held(queue_id, attempt.held_text())
+        elif not kept_as and self.is_logging:
+            self.log.removed(queue_id)
 
 
 _FIRST = [0]  # the only recipient of most mails
 _PENDING = Outcome()
-_EXPIRED = "expired, last: "
 
 
 def _make_transport(route: Route, settings: Settings, files: FilesThread, relay: RelayHost | None) -> Transport:

@@ -96,6 +96,9 @@ class FieldShape:
     def held(self, queue_id: str, text: str) -> str:
         return self._line("qmgr", {"event": "held", "queue_id": queue_id, "text": clean_text(text)})
 
+    def reported(self, queue_id: str, text: str, report_id: str) -> str:
+        return self._line("bounce", {"event": "report", "queue_id": queue_id, "text": text, "report_id": report_id})
+
     def reject(
         self,
         queue_id: str,

@@ -28,7 +28,7 @@ _REOPEN = 1
 # What `level = "warning"` leaves out: the lines of each connection and mail.
 _ORDINARY = (
     "connect", "disconnect", "lost_connection", "timeout", "client", "message_id", "queued", "delivered", "removed", "held",
-    "reject",
+    "reported", "reject",
 )  # fmt: skip
 
 
@@ -176,6 +176,10 @@ class MailLog:
     def held(self, queue_id: str, text: str) -> None:
         """The mail waits for an operator; `text` says why."""
         self._lines.append(self._shape.held(queue_id, text))
+
+    def reported(self, queue_id: str, text: str, report_id: str) -> None:
+        """The sender is told of a mail: `text` says of what ("sender non-delivery notification"), `report_id` is the new mail."""
+        self._lines.append(self._shape.reported(queue_id, text, report_id))
 
     def reject(
         self,

@@ -43,6 +43,7 @@ class Shape(Protocol):
     ) -> str: ...
     def removed(self, queue_id: str) -> str: ...
     def held(self, queue_id: str, text: str) -> str: ...
+    def reported(self, queue_id: str, text: str, report_id: str) -> str: ...
     def reject(
         self,
         queue_id: str,
@@ -115,6 +116,9 @@ class PostfixShape:
 
     def held(self, queue_id: str, text: str) -> str:
         return f"{self._header('qmgr')}{queue_id}: held: {_text(text)}"
+
+    def reported(self, queue_id: str, text: str, report_id: str) -> str:
+        return f"{self._header('bounce')}{queue_id}: {text}: {report_id}"
 
     def reject(
         self,

@@ -184,7 +184,7 @@ def test_a_mail_is_held_with_its_reason_when_its_lifetime_ends(make_bench: MakeB
     assert row.due_s is None
     assert row.outcomes[0].status == DEFERRED
     assert row.outcomes[0].text == "expired, last: disk full"
-    assert bench.log.named("held") == [("Q1", "host fake said: 450 4.2.0 expired, last: disk full")]
+    assert bench.log.named("held") == [("Q1", "expired, last: host fake said: 450 4.2.0 disk full (bounces are off)")]
     tried = len(transport.tried)
     assert bench.loop.wall_s - START_S >= 3600
     bench.loop.advance(10_000)
@@ -205,7 +205,7 @@ def test_undeliverable_recipients_are_held_once_nobody_is_deferred(make_bench: M
     assert row.is_held
     assert [outcome.status for outcome in row.outcomes] == [UNDELIVERABLE, DELIVERED]
     assert len(bench.transports["first"].tried) == 1
-    assert bench.log.named("held") == [("Q1", "host fake said: 550 5.1.1 no such user")]
+    assert bench.log.named("held") == [("Q1", "host fake said: 550 5.1.1 no such user (bounces are off)")]
     assert bench.log.named("delivered")[0][5:7] == ("5.1.1", "bounced")
     assert bench.counter("smtpd_delivery_attempts_total", route="first", result="bounced") == 1
 
