@@ -19,6 +19,7 @@ from typing import Any
 from setproctitle import setproctitle
 
 from smtpd.control.server import ControlServer
+from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import StartupError
@@ -135,11 +136,12 @@ class Worker:
         dates = DateText()
         is_logging = settings.log.level == "info" and settings.log.destination != "none"
         acceptors = []
+        spool = with_copies(self._spool, router)
         for listener in boot.listeners:
             account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging)
             rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full)
             service = Service(
-                self._loop, settings.limits, self._spool, account, rulebook.rules_for, self._scheduler.accepted,
+                self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections,
             )  # fmt: skip
             acceptors.append(Acceptor(self._loop, listener, _starter(service), self._warn))

@@ -72,10 +72,10 @@ class Planner:
             plan.outcomes = None
         elif is_over or not waiting:
             plan.is_held = True
+            plan.held_text = f"{EXPIRED if left[0] in plan.expired else ''}{describe(results[left[0]])} ({reason})"
             for index in plan.expired.intersection(left):
                 if not results[index].text.startswith(EXPIRED):
                     results[index] = msgspec.structs.replace(results[index], text=EXPIRED + results[index].text)
-            plan.held_text = f"{describe(results[left[0]])} ({reason})"
         return plan
 
     def _tell_failures(self, envelope: Envelope, results: list[Outcome], failed: list[int], told: list[Told]) -> str:
