@@ -138,7 +138,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "smtpd_delivery_unannounced_8bit_total", COUNTER, "Mails with 8-bit text sent to a next hop without 8BITMIME", (_ROUTE,)
     ),
-    Metric("smtpd_bounces_total", COUNTER, "Bounces sent", (_ROUTE,)),
+    Metric("smtpd_bounces_total", COUNTER, "Reports of undeliverable mail, by the route of the mail", (_ROUTE,)),
     Metric("smtpd_worker_up", GAUGE, "1 while the worker of this slot serves", (Label("worker"),), is_masters=True),
     Metric(
         "smtpd_worker_restarts_total", COUNTER, "Workers of this slot that ended without being asked to", (Label("worker"),),

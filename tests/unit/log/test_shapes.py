@@ -76,6 +76,7 @@ def every_event(shape: Shape) -> list[str]:
         shape.message(INFO, "master", "4 workers", {}),
         shape.message(WARNING, "smtpd", "no descriptors", {"limit": 1024, "who": "a b"}),
         shape.message(ERROR, "spool", "shard 0003 is broken", {}),
+        shape.reported(QID, "sender non-delivery notification", QID + "2"),
     ]
 
 
@@ -107,6 +108,7 @@ def test_postfix_lines() -> None:
         at + "master" + ends + "4 workers",
         at + "smtpd" + ends + "warning: no descriptors limit=1024 who=a b",
         at + "spool" + ends + "error: shard 0003 is broken",
+        at + "bounce" + ends + QID + ": sender non-delivery notification: " + QID + "2",
     ]
 
 
