@@ -42,7 +42,7 @@ class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defau
         wanted = self.domain.lower()
         outcomes = mail.outcomes
         for index, recipient in enumerate(mail.envelope.recipients):
-            if outcomes is not None and outcomes[index].status == DELIVERED:
+            if outcomes is not None and outcomes[index].is_done:
                 continue
             if recipient.domain == wanted or (wanted.startswith(".") and recipient.domain.endswith(wanted)):
                 return True
@@ -150,7 +150,7 @@ def _recipients(mail: QueuedMail, is_full: bool) -> list[QueueRecipient]:
         entry = QueueRecipient(text_of(recipient.path))
         if outcomes is not None:
             outcome = outcomes[index]
-            if outcome.status == DELIVERED and not is_full:
+            if outcome.is_done and not is_full:
                 continue
             entry.delay_reason = "" if outcome.status == DELIVERED else describe(outcome)
             if is_full and outcome.status != PENDING:
