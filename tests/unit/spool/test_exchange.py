@@ -12,7 +12,7 @@ from spool_rig import Rig, is_whole, make_body
 
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.outcome import DEFERRED, UNDELIVERABLE, Outcome
-from smtpd.spool import lock, salvage, schema, shard
+from smtpd.spool import lock, salvage, schema, shard, sqlite
 from smtpd.spool.base import NewMail, SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
@@ -347,7 +347,8 @@ def test_retained_new_mail_survives_the_break_of_its_shard(tmp_path: Path, disk:
         assert rig.spool.shards[0].count == 1
 
 
-def test_a_mail_of_an_adopted_shard_has_its_new_ones_there(tmp_path: Path) -> None:
+def test_a_mail_of_an_adopted_shard_has_its_new_ones_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_ADOPTION_PERIOD_S", 0.05)
     with Rig(tmp_path) as first, Rig(tmp_path) as second:
         old = second.accept(make_body(1000))
         second.close()
