@@ -278,12 +278,12 @@ class Bench:
             log=LogSettings(level=level),
         )
         index = CellIndex()
-        index.prepare(routes=[route.name for route in self.settings.route])
+        index.prepare(routes=[*(route.name for route in self.settings.route), "bounce"])
         slabs = Slabs(index)
         self.cells = slabs.cells(slabs.take_bank(0), 0)
         self.index = index
         self.scheduler = Scheduler(
-            self.loop, None, self.spool, Router(self.settings.route), self.settings, self.cells, index, self.log,  # type: ignore[arg-type]
+            self.loop, None, self.spool, Router(self.settings.route, self.settings.bounce), self.settings, self.cells, index, self.log,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _make_transport(self, route: Any, settings: Any, files: Any, relay: Any) -> FakeTransport:

@@ -36,13 +36,13 @@ class Watching(FakeTransport):
         self.on_bounce: Callable[[SpoolItem], object] = lambda item: None
         self.bounces: list[SpoolItem] = []
 
-    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done) -> None:
+    def deliver(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, key: str = "") -> None:
         if item.envelope.reverse_path:
-            super().deliver(item, body, recipients, done)
+            super().deliver(item, body, recipients, done, key)
             return
         self.bounces.append(item)
         self.on_bounce(item)
-        done([Outcome(DELIVERED, 250, "2.0.0", "ok", "fake")])
+        done([Outcome(DELIVERED, 250, "2.0.0", "ok", "fake")], 0.0)
 
 
 class Post:
@@ -58,11 +58,11 @@ class Post:
             log=LogSettings(),
         )
         index = CellIndex()
-        index.prepare(routes=["all"])
+        index.prepare(routes=["all", "bounce"])
         slabs = Slabs(index)
         log: Any = FakeLog()
         self.scheduler = Scheduler(
-            rig.loop, rig.files, rig.spool, Router(settings.route), settings, slabs.cells(slabs.take_bank(0), 0), index, log
+            rig.loop, rig.files, rig.spool, Router(settings.route, settings.bounce), settings, slabs.cells(slabs.take_bank(0), 0), index, log
         )  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome, deco
 from smtpd.settings import BounceSettings, RouteSettings
 from smtpd.spool.base import Body
 
+SAID = "host mx.example.org[192.0.2.1]:25 said: 550 5.1.1 no such user"
 MakeBench = Callable[..., Bench]
 ON = {"enabled": True, "next_hop": ["mx:"]}
 
@@ -33,6 +34,8 @@ def make_bench(monkeypatch: pytest.MonkeyPatch) -> MakeBench:
             RouteSettings(domains=["example.net"], transport="maildir", name="second"),
         ]
         bench = Bench(monkeypatch, spool=spool, routes=sections, bounce=BounceSettings(**{**ON, **bounce}), **(delivery or {}))
+        if "bounce" in bench.transports:
+            bench.transports["bounce"].is_slow = True  # reports stay where the tests look for them
         bench.scheduler.start()
         return bench
 
@@ -91,8 +94,10 @@ def test_the_bounce_is_delivered_like_accepted_mail(make_bench: MakeBench) -> No
     bench = make_bench()
     bench.transports["first"].answer = refuse
     bench.send(reverse_path=b"s@example.net")
-    assert bench.transports["second"].tried[0][0] == "NEW1"
+    assert [queue_id for queue_id, _, _ in bench.transports["bounce"].tried] == ["NEW1"]  # not by the route of example.net
+    bench.transports["bounce"].finish()
     assert not bench.spool.rows
+    assert bench.counter("smtpd_bounces_total", route="bounce") == 0
 
 
 def test_an_error_of_the_spool_sends_and_logs_no_bounce(make_bench: MakeBench) -> None:
@@ -227,26 +232,37 @@ def test_an_expired_mail_is_returned_with_what_was_said_last(make_bench: MakeBen
     assert not any(lane.held.count or lane.deferred.count for lane in bench.scheduler.lanes)
 
 
+def test_a_refused_bounce_is_held(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.transports["first"].answer = bench.transports["bounce"].answer = refuse
+    bench.send()
+    bench.transports["bounce"].finish()
+    (report,) = reports(bench)
+    assert report.is_held
+    assert bench.gauge("smtpd_queue_messages", route="bounce", state="held") == 1
+
+
 def test_a_bounce_is_never_bounced(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.transports["first"].answer = refuse
     row = bench.send(reverse_path=b"", notify=[NOTIFY_NEVER])
     assert row.is_held
     assert reports(bench) == []
-    assert bench.log.named("held") == [("Q1", "no such user (an undeliverable bounce, and there is no double_bounce)")]
+    assert bench.log.named("held") == [("Q1", SAID + " (an undeliverable bounce, and there is no double_bounce)")]
     assert bench.gauge("smtpd_queue_messages", route="first", state="held") == 1
 
 
 def test_an_undeliverable_bounce_is_reported_to_the_postmaster_once(make_bench: MakeBench) -> None:
     bench = make_bench(double_bounce="Postmaster@example.org")
-    bench.transports["first"].answer = refuse
+    bench.transports["first"].answer = bench.transports["bounce"].answer = refuse
     row = bench.send(reverse_path=b"", notify=[NOTIFY_NEVER])
     assert is_gone(bench, row)
     (report,) = reports(bench)
     assert report.item.envelope.recipients[0].path == b"Postmaster@example.org"
+    bench.transports["bounce"].finish()
     assert report.is_held  # it was refused too
     assert notices(bench) == [("Q1", "postmaster non-delivery notification")]
-    assert bench.log.named("held") == [("NEW1", "no such user (it is for double_bounce itself)")]
+    assert bench.log.named("held") == [("NEW1", SAID + " (it is for double_bounce itself)")]
 
 
 @pytest.mark.parametrize("warning", [0.0, 100.0])
@@ -267,7 +283,7 @@ def test_above_the_cap_mail_is_held_and_released_mail_is_reported(make_bench: Ma
     assert is_gone(bench, other)
     held = rows[2]
     assert held.is_held
-    assert bench.log.named("held") == [(held.item.queue_id, "no such user (more than 2 bounces an hour to one address)")]
+    assert bench.log.named("held") == [(held.item.queue_id, SAID + " (more than 2 bounces an hour to one address)")]
     bench.loop.advance(3601)
     held.is_held, held.due_s = False, bench.loop.wall_s  # as an operator releases it
     bench.loop.advance(2)
@@ -299,7 +315,7 @@ def test_without_bounces_undeliverable_mail_is_held(
     bench.transports["first"].answer = refuse
     row = bench.send(notify=[notify])
     assert row.is_held
-    assert bench.log.named("held") == [("Q1", f"no such user ({reason})")]
+    assert bench.log.named("held") == [("Q1", f"{SAID} ({reason})")]
     bench.transports["first"].answer = defer()
     late = bench.send()
     bench.loop.advance(3650)
@@ -426,6 +442,7 @@ def test_draining_waits_for_a_bounce_in_the_making(make_bench: MakeBench, monkey
     assert not drained
     waiting[0](Body(b"Subject: late\r\n\r\n", "", 17), None)
     assert drained
+    assert not bench.transports["bounce"].tried  # it is for the next start
     assert is_gone(bench, row)
     assert b"Subject: late" in reports(bench)[0].body
 
