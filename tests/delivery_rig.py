@@ -282,8 +282,9 @@ class Bench:
         slabs = Slabs(index)
         self.cells = slabs.cells(slabs.take_bank(0), 0)
         self.index = index
+        router = Router(self.settings.route, self.settings.bounce)
         self.scheduler = Scheduler(
-            self.loop, None, self.spool, Router(self.settings.route, self.settings.bounce), self.settings, self.cells, index, self.log,  # type: ignore[arg-type]
+            self.loop, None, self.spool, router, self.settings, self.cells, index, self.log,  # type: ignore[arg-type]
         )  # fmt: skip
 
     def _make_transport(self, route: Any, settings: Any, files: Any, relay: Any) -> FakeTransport:

@@ -61,8 +61,9 @@ class Post:
         index.prepare(routes=["all", "bounce"])
         slabs = Slabs(index)
         log: Any = FakeLog()
+        router = Router(settings.route, settings.bounce)
         self.scheduler = Scheduler(
-            rig.loop, rig.files, rig.spool, Router(settings.route, settings.bounce), settings, slabs.cells(slabs.take_bank(0), 0), index, log
+            rig.loop, rig.files, rig.spool, router, settings, slabs.cells(slabs.take_bank(0), 0), index, log
         )  # fmt: skip
 
 
