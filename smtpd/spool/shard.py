@@ -58,7 +58,7 @@ class Shard:
     @property
     def brings_new(self) -> bool:
         """Whether retained settlements have new mail: it must be stored before a broken database is set aside."""
-        return self.retained is not None and bool(self.retained.exchanges)
+        return self.retained is not None and any(exchange.mails for exchange in self.retained.exchanges)
 
 
 class ShardOwner(Protocol):

@@ -266,6 +266,7 @@ def test_long_headers_are_cut_at_a_line() -> None:
     assert head_of(b"x" * 100) == b"x" * 100 + b"\r\n"
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_quoted_printable_gives_the_same_octets_back(data: bytes) -> None:
     encoded = quoted_printable(data)
