@@ -102,6 +102,19 @@ def test_the_new_mail_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
         assert rig.claim_all() == []
 
 
+def test_mail_that_arrives_in_the_same_turn_is_stored_beside_it(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        old = rig.accept(make_body(1000))
+        new = rig.new_mail(make_body(1000))
+        items: list[SpoolItem] = []
+        rig.spool.settle(old, None, 0.0, False, lambda error: None, [new], items.append)
+        fresh = rig.accept(make_body(1000))
+        rig.run_until(lambda: bool(items))
+        assert sorted(queue_ids(rig)) == sorted([new.queue_id, fresh.queue_id])
+        assert rig.spool.shards[0].count == 2
+        assert rig.commits[-1][1:] == (1, 1)  # one commit
+
+
 def test_a_mail_that_is_kept_can_bring_new_ones_too(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
         old = rig.accept(make_body(3000))
