@@ -274,6 +274,8 @@ class NextHop:
                 sock, _ = self._listener.accept()
             except OSError:
                 return
+            if sock.family == socket.AF_INET:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
                 self._socks.append(sock)
             talk = Conversation(self, sock, len(self._threads) + 1)
@@ -293,4 +295,4 @@ def full_backlog() -> Any:
             filler = stack.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
-        yield "127.0.0.1:%d" % listener.getsockname()[1]
+        yield f"127.0.0.1:{listener.getsockname()[1]}"

@@ -80,9 +80,7 @@ class RelayRig:
         timeouts = {f"{name}_timeout": LONG_S for name in _TIMEOUTS}
         settings = DeliverySettings(**{**timeouts, "connection_idle": LONG_S, "retry_next_hop": LONG_S, **delivery})
         resolver = Resolver(self.loop, self.side, dns or DnsSettings(), mx_port=mx_port)
-        host = RelayHost(
-            self.loop, self.files, resolver, table or self.table, column, "out.example.org", self.warnings.append
-        )
+        host = RelayHost(self.loop, self.files, resolver, table or self.table, column, "out.example.org", self.warnings.append)
         kind = "lmtp" if lmtp else "smtp"
         options: dict[str, Any] = {"tls": "off", **(route or {})}
         section = RouteSettings(domains=["*"], transport=kind, next_hop=list(next_hops), name="r", **options)
@@ -90,9 +88,7 @@ class RelayRig:
         self.transports.append(transport)
         return transport
 
-    def send(
-        self, transport: RelayTransport, *paths: bytes, body: bytes | Path = BODY, key: str = "", then: Any = None
-    ) -> Sent:
+    def send(self, transport: RelayTransport, *paths: bytes, body: bytes | Path = BODY, key: str = "", then: Any = None) -> Sent:
         recipients = [Recipient(path, path.rpartition(b"@")[2].decode()) for path in paths or (b"b@example.net",)]
         envelope = Envelope(b"a@example.org", recipients, "192.0.2.7", "c.example", b"c.example", "ESMTP", 0.0)
         self._count += 1

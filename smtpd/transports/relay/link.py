@@ -38,7 +38,7 @@ _WAITS_FOR = {
 class Link(StreamOwner):
     """`is_ready`: the next hop has answered and takes mails. `is_probe`: it had failed before, and this connection tries it.
     `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `mails` were begun
-    on it. `began_at`, `deadline` and `idle_since` are monotonic seconds."""
+    on it. `began_at` (when it became ready), `deadline` and `idle_since` are monotonic seconds."""
 
     __slots__ = (
         "_blocked_bytes", "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading",
@@ -213,6 +213,7 @@ class Link(StreamOwner):
         elif kind == ev.READY:
             if not self.is_ready:
                 self.is_ready = True
+                self.began_at = self._pool.loop.now
                 self.health.live += 1
             self.idle_since = self._pool.loop.now
             self._pool.on_ready(self)

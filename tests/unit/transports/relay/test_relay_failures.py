@@ -49,7 +49,7 @@ def either_hop(request: pytest.FixtureRequest) -> Iterator[NextHop]:
 
 
 def descriptors() -> set[str]:
-    return {name for name in os.listdir("/proc/self/fd")}
+    return set(os.listdir("/proc/self/fd"))
 
 
 # --- no connection ---------------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def descriptors() -> set[str]:
 def test_a_next_hop_that_refuses_connections_is_set_aside_and_not_asked_again(rig: RelayRig) -> None:
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        name = "127.0.0.1:%d" % unheard.getsockname()[1]
+        name = f"127.0.0.1:{unheard.getsockname()[1]}"
         transport = rig.make(name)
         first = rig.send(transport)
         rig.await_done(first)
@@ -262,7 +262,7 @@ def test_a_final_refusal_at_the_greeting_is_not_believed_while_another_next_hop_
     hop.on["greeting"] = b"554 5.7.1 Not you\r\n"
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
-        down = "127.0.0.1:%d" % unheard.getsockname()[1]
+        down = f"127.0.0.1:{unheard.getsockname()[1]}"
         for next_hops in ((hop.name, down), (down, hop.name)):
             sent = rig.send(rig.make(*next_hops, refused_early="bounce", retry_next_hop=0.001))
             rig.await_done(sent)
