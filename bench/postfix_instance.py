@@ -1,4 +1,4 @@
-"""A private Postfix in a folder of its own: durable accept, discard transport, nothing shared with the machine's Postfix.
+"""A private Postfix in a folder of its own: durable accept, by default a discard transport, nothing shared with the machine's.
 
 Configuration, queue and data directories all lie in the given folder; /etc/postfix is only read (Postfix's list of its own
 files is there). Started and stopped by `postfix -c`; needs root, as Postfix's master does.
@@ -11,6 +11,7 @@ import pwd
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from bench.processes import NotReadyError, await_greeting, is_alive
@@ -18,26 +19,26 @@ from bench.processes import NotReadyError, await_greeting, is_alive
 _PROGRAM = shutil.which("postfix", path="/usr/sbin:/usr/local/sbin:/sbin")
 _STOP_TIMEOUT_S = 20.0
 
-_MAIN_CF = """\
-compatibility_level = 3.6
-config_directory = {folder}/etc
-queue_directory = {folder}/queue
-data_directory = {folder}/data
-syslog_name = smtpd-bench
-myhostname = bench.example.net
-mydestination =
-local_recipient_maps =
-alias_maps =
-alias_database =
-mynetworks = 127.0.0.0/8
-smtpd_relay_restrictions = permit_mynetworks, reject_unauth_destination
-inet_interfaces = {host}
-inet_protocols = ipv4
-default_transport = discard:
-smtpd_client_connection_count_limit = 0
-default_process_limit = 200
-in_flow_delay = 0
-"""
+_MAIN_CF = {
+    "compatibility_level": "3.6",
+    "config_directory": "{folder}/etc",
+    "queue_directory": "{folder}/queue",
+    "data_directory": "{folder}/data",
+    "syslog_name": "smtpd-bench",
+    "myhostname": "bench.example.net",
+    "mydestination": "",
+    "local_recipient_maps": "",
+    "alias_maps": "",
+    "alias_database": "",
+    "mynetworks": "127.0.0.0/8",
+    "smtpd_relay_restrictions": "permit_mynetworks, reject_unauth_destination",
+    "inet_interfaces": "{host}",
+    "inet_protocols": "ipv4",
+    "default_transport": "discard:",
+    "smtpd_client_connection_count_limit": "0",
+    "default_process_limit": "200",
+    "in_flow_delay": "0",
+}
 
 _MASTER_CF = """\
 # service type private unpriv chroot wakeup maxproc command
@@ -53,15 +54,19 @@ proxymap unix - - n - - proxymap
 error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
+smtp unix - - n - - smtp
+lmtp unix - - n - - lmtp
+virtual unix - n n - - virtual
 anvil unix - - n - 1 anvil
 """
 
 
 class PostfixInstance:
-    """One instance; `folder` must be reachable for the user postfix."""
+    """One instance; `folder` must be reachable for the user postfix. `parameters` replace or add some of main.cf."""
 
-    def __init__(self, folder: Path, host: str, port: int) -> None:
+    def __init__(self, folder: Path, host: str, port: int, parameters: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._parameters = {**_MAIN_CF, **(parameters or {})}
         self._host = host
         self._port = port
         self._pid = 0
@@ -86,7 +91,8 @@ class PostfixInstance:
         for name in ("etc", "queue", "data"):
             (self._folder / name).mkdir()
         shutil.chown(self._folder / "data", "postfix")
-        (etc / "main.cf").write_text(_MAIN_CF.format(**names))
+        main_cf = (f"{name} = {value.format(**names)}\n" for name, value in self._parameters.items())
+        (etc / "main.cf").write_text("".join(main_cf))
         (etc / "master.cf").write_text(_MASTER_CF.format(**names))
         self._run("start")
         pid = self._pid = int((self._folder / "queue" / "pid" / "master.pid").read_text())
