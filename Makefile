@@ -54,9 +54,9 @@ bench-quick: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long
 
-# 200 rounds of kill -9 under load.
+# 200 rounds of kill -9 under load, into a Maildir and to a next hop.
 soak: $(VENV)/.dev
-	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest -s tests/process/test_kill_rounds.py
+	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest -s tests/process/test_kill_rounds.py tests/process/test_relay_kill_rounds.py
 
 clean:
 	rm -rf build dist $(VENV) *.egg-info

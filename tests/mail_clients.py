@@ -134,7 +134,12 @@ def make_mail(mail_id: str, chance: random.Random) -> bytes:
 
 def read_mail_id(path: Path) -> str:
     """The number of a delivered mail; AssertionError when it isn't whole."""
-    header, _, body = path.read_bytes().partition(b"\n\n")
+    return whole_mail_id(path.read_bytes(), str(path))
+
+
+def whole_mail_id(stored: bytes, where: str = "") -> str:
+    """The number of a mail with bare line feeds; AssertionError when it isn't whole."""
+    header, _, body = stored.partition(b"\n\n")
     fields = dict(line.split(b": ", 1) for line in header.split(b"\n") if line.startswith((b"X-", b"x-")))
-    assert hashlib.sha256(body).hexdigest().encode() == fields[b"X-Sum"], f"{path} is not whole"
+    assert hashlib.sha256(body).hexdigest().encode() == fields[b"X-Sum"], f"{where} is not whole"
     return fields[b"X-Mail-Id"].decode()

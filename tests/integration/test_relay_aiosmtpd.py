@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import smtplib
 import ssl
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from relay_rig import assert_each_once, await_attempt, await_removed, relay_sett
 
 UTF8_BOX = "büro@example.org"
 PLAIN_BOX = "box@example.org"
-needs_tls = pytest.mark.skipif(importlib.util.find_spec("smtpd.net.tls.contexts") is None, reason="no TLS to next hops yet")
 
 
 @dataclass
@@ -95,7 +93,6 @@ def test_only_mail_that_needs_smtputf8_is_undeliverable_where_it_is_not_offered(
     assert_each_once(keeper.mails, {"p": plain})
 
 
-@needs_tls
 @pytest.mark.parametrize("tls", ["may", "require"])
 def test_starttls(tmp_path: Path, tls: str) -> None:
     ca = trustme.CA()
@@ -113,7 +110,6 @@ def test_starttls(tmp_path: Path, tls: str) -> None:
     assert_each_once(keeper.mails, mails)
 
 
-@needs_tls
 def test_a_certificate_of_another_name_is_refused_where_tls_is_required(tmp_path: Path) -> None:
     ca = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

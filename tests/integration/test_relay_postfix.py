@@ -16,8 +16,8 @@ from relayed_mail import assert_each_once, attempts, await_removed, content_of, 
 from bench.processes import memory_bytes, reset_peak
 
 EXTENSIONS = ("PIPELINING", "CHUNKING", "8BITMIME", "SMTPUTF8", "DSN")
-BY_BDAT = re.compile(r"Ok: \d+ bytes queued as ")
-BY_DATA = re.compile(r"Ok: queued as ")
+BY_BDAT = re.compile(r"250 2.0.0 Ok: \d+ bytes queued as ")
+BY_DATA = re.compile(r"250 2.0.0 Ok: queued as ")
 BIG_BYTES = 40_000_000
 GROWTH_BYTES = 4_000_000
 

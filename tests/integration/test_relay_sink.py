@@ -107,7 +107,8 @@ def test_what_is_refused_for_good_is_held(gateway: Gateway, sink: SinkHop, optio
     lines = await_attempt(gateway, "bounced", user, len(mails))
     assert len({line.queue_id for line in lines}) == len(lines) == len(mails)
     assert {line.status for line in own_attempts(gateway, user)} <= {"bounced", "deferred"}  # while the sink was not there yet
-    assert {(line.dsn, line.text) for line in lines} == {("5.3.0", "Error: command failed")}
+    assert {line.dsn for line in lines} == {"5.3.0"}
+    assert [line.text for line in lines if not line.text.endswith("said: 500 5.3.0 Error: command failed")] == []
     wait_until("they are held", lambda: gateway.metric("smtpd_queue_messages", state="held") == held + len(mails), 30)
 
 
@@ -123,7 +124,7 @@ def test_a_lost_last_reply_is_counted_and_told(gateway: Gateway, sink: SinkHop) 
         return gateway.metric("smtpd_delivery_unconfirmed_total", route="out")
 
     def told() -> int:
-        return log_of(gateway).count("the reply to the end of the message is lost")
+        return log_of(gateway).count("it may be delivered twice")
 
     counted_before, told_before = counted(), told()
     user, mails = send_to_unfriendly(gateway, sink, ["-q", "."])

@@ -8,57 +8,20 @@ mixed up.
 import contextlib
 import os
 import random
-import signal
-import socket
 import statistics
 import time
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, wait_until
+from gateway import Gateway
+from kill_rig import SERVICE_BOUND_S, kill_something, seconds_to_service
 from mail_clients import MailLoad
 
 ROUNDS = int(os.environ.get("SMTPD_KILL_ROUNDS", "20"))
 CLIENTS = 4
-SERVICE_BOUND_S = 5.0  # any single time; the median must be under the second that is promised
 LAST_MAILS_S = 60.0
 
 pytestmark = pytest.mark.timeout(60 + 15 * ROUNDS)
-
-
-def seconds_to_service(gateway: Gateway) -> float:
-    """How long until a new client is greeted."""
-    started_s = time.monotonic()
-
-    def is_greeted() -> bool:
-        if gateway.running.poll() is not None:  # the port of the killed master wasn't free yet: as systemd would
-            gateway.start(wait=False)
-        try:
-            with socket.create_connection((gateway.host, gateway.port), timeout=SERVICE_BOUND_S) as sock:
-                return sock.recv(4) == b"220 "
-        except OSError:
-            return False
-
-    wait_until("a new client is greeted", is_greeted, 4 * SERVICE_BOUND_S)
-    return time.monotonic() - started_s
-
-
-def kill_something(gateway: Gateway, chance: random.Random) -> str:
-    """Kill a worker, the master, or all of them; a dead master is started again at once."""
-    what = chance.choices(("worker", "master", "all"), (70, 20, 10))[0]
-    if what == "worker":
-        workers = gateway.worker_pids()
-        if workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(chance.choice(workers), signal.SIGKILL)
-    elif what == "master":
-        gateway.running.kill()
-        gateway.running.wait()
-        gateway.start(wait=False)
-    else:
-        gateway.kill()
-        gateway.start(wait=False)
-    return what
 
 
 def run_rounds(gateway: Gateway, chance: random.Random) -> list[float]:
