@@ -14,7 +14,7 @@ import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from gateway import Gateway, free_port, own_loopback_address, running_gateway
-from relay_rig import assert_each_once, await_attempt, await_removed, relay_settings, sample_mails, send_mails
+from relayed_mail import assert_each_once, await_attempt, await_removed, relay_settings, sample_mails, send_mails
 
 UTF8_BOX = "büro@example.org"
 PLAIN_BOX = "box@example.org"

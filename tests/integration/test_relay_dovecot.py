@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from gateway import running_gateway
-from next_hops import DovecotStore, dovecot_store
+from peer_next_hops import DovecotStore, dovecot_store
 from relayed_mail import assert_each_once, attempts, await_attempt, await_removed, relay_settings, sample_mails, send_mails
 
 GOOD = "box@example.org"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from gateway import running_gateway
-from next_hops import PostfixReceiver, postfix_receiver
+from peer_next_hops import PostfixReceiver, postfix_receiver
 from relayed_mail import assert_each_once, attempts, await_removed, content_of, relay_settings, sample_mails, send_mails
 
 from bench.processes import memory_bytes, reset_peak

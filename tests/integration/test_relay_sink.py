@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from _pytest.mark import ParameterSet
 from gateway import Gateway, running_gateway, wait_until
-from next_hops import SinkHop, server_folder, sink_hop
+from peer_next_hops import SinkHop, server_folder, sink_hop
 from relayed_mail import (
     Attempted,
     assert_each_once,

@@ -16,7 +16,7 @@ from gateway import Gateway, wait_until
 from kill_rig import kill_something, seconds_to_service
 from mail_clients import MailLoad, whole_mail_id
 from recording_hop import RecordingHop, Taken
-from relay_rig import log_of, relay_settings
+from relayed_mail import log_of, relay_settings
 
 ROUNDS = int(os.environ.get("SMTPD_KILL_ROUNDS", "5"))
 CLIENTS = 4
