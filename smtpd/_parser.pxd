@@ -52,6 +52,7 @@ cdef class CommandReader:
 
 cdef class BodyDecoder:
     cdef public bint is_keeping
+    cdef readonly bytes chunk
     cdef readonly bint is_done
     cdef readonly bint is_in_header
     cdef readonly bint has_8bit
@@ -79,4 +80,9 @@ cdef class BodyDecoder:
     cdef void _put(self, const void *data, Py_ssize_t size) noexcept nogil
     cdef Py_ssize_t _scan(self, const unsigned char *data, Py_ssize_t size) noexcept nogil
     cdef void _survey(self, const unsigned char *data, Py_ssize_t size) noexcept nogil
-    cpdef tuple feed(self, bytearray data, Py_ssize_t start, Py_ssize_t end)
+    cdef const unsigned char *_skip_lines(
+        self, const unsigned char *p, const unsigned char *end, const unsigned char **surveyed
+    ) noexcept nogil
+    cpdef start_data(self)
+    cpdef start_chunk(self, Py_ssize_t size_bytes)
+    cpdef Py_ssize_t take(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1

@@ -76,6 +76,7 @@ class BodyDecoder:
 
     is_done: bool  # DATA: the end was seen; BDAT: the current chunk is complete
     is_keeping: bool  # False: count and find the end, but return b"" (draining over a limit, or a body that nobody wants)
+    chunk: bytes  # decoded octets of the last `take`
     size_bytes: int
     raw_bytes: int  # octets taken from the wire
     bare_lf_count: int
@@ -93,7 +94,9 @@ class BodyDecoder:
         """A BDAT chunk of so many octets follows (0 is complete at once); line and header state go on over chunks. ValueError
         for a negative size.
         """
+    def take(self, data: bytearray, start: int, end: int) -> int:
+        """Return the position after the last octet taken; `chunk` has the decoded octets. Takes nothing after the end."""
     def feed(self, data: bytearray, start: int, end: int) -> tuple[int, bytes]:
-        """Return (position after the last octet taken, decoded octets of this call). Takes nothing after the end."""
+        """The same, with the decoded octets of this call."""
     def finish(self) -> bytes:
         """After the last BDAT chunk: what is held back, and CRLF if the content is not empty and does not end in it."""

@@ -19,6 +19,42 @@ cdef extern from "Python.h":
     char *bytes_data "PyBytes_AS_STRING"(PyObject *value) nogil
     int resize_bytes "_PyBytes_Resize"(PyObject **value, Py_ssize_t size) except -1
 
+cdef extern from *:
+    """
+    #if defined(__SSE2__)
+    #include <emmintrin.h>
+    #define LOW_PART(n) \\
+        part = _mm_loadu_si128((const __m128i *)octets + n); \\
+        all = _mm_or_si128(all, part); \\
+        low = _mm_cmpeq_epi8(_mm_min_epu8(part, most), part); \\
+        marks |= (uint64_t)(unsigned)_mm_movemask_epi8(low) << (16 * n);
+    /* A bit for each of 64 octets that is CR (0x0D) or less, and whether one of them is 0x80 or more. */
+    static inline uint64_t low_marks(const unsigned char *octets, int *high)
+    {
+        const __m128i most = _mm_set1_epi8(0x0D);
+        __m128i part, low, all = _mm_setzero_si128();
+        uint64_t marks = 0;
+        LOW_PART(0) LOW_PART(1) LOW_PART(2) LOW_PART(3)
+        *high = _mm_movemask_epi8(all);
+        return marks;
+    }
+    #else
+    static inline uint64_t low_marks(const unsigned char *octets, int *high)
+    {
+        uint64_t marks = 0;
+        unsigned char all = 0;
+        for (int i = 0; i < 64; i++) {
+            marks |= (uint64_t)(octets[i] <= 0x0D) << i;
+            all |= octets[i];
+        }
+        *high = all >> 7;
+        return marks;
+    }
+    #endif
+    """
+    uint64_t low_marks(const unsigned char *octets, int *high) nogil
+    int first_bit "__builtin_ctzll"(uint64_t bits) nogil
+
 cdef enum:
     NUL = 0x00
     TAB = 0x09
@@ -32,6 +68,7 @@ cdef enum:
     VERB_LENGTH = 8  # octets of the longest known verb
     TEXT_LINE = 998  # RFC 5321 4.5.3.1.6, without CRLF
     SHORT = 8  # spans up to here are searched octet by octet
+    BLOCK = 64  # octets that are looked at together
 
 cdef uint64_t HIGHS = 0x8080808080808080ULL
 
@@ -291,29 +328,33 @@ cdef class BodyDecoder:
         self.is_keeping = True
         self.is_in_header = True
 
-    def start_data(self):
+    cpdef start_data(self):
         self.is_done = False
         self._is_chunked = False
         self._state = self._line_start = AFTER_CRLF
 
-    def start_chunk(self, Py_ssize_t size_bytes):
+    cpdef start_chunk(self, Py_ssize_t size_bytes):
         if size_bytes < 0:
             raise ValueError(f"chunk of {size_bytes} octets")
         self._is_chunked = True
         self._chunk_left = size_bytes
         self.is_done = size_bytes == 0
 
-    cpdef tuple feed(self, bytearray data, Py_ssize_t start, Py_ssize_t end):
+    def feed(self, bytearray data, Py_ssize_t start, Py_ssize_t end):
+        cdef Py_ssize_t position = self.take(data, start, end)
+        return position, self.chunk
+
+    cpdef Py_ssize_t take(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1:
         cdef octets p
         cdef Py_ssize_t size, taken
         cdef PyObject *chunk = NULL
-        cdef bytes result
         _check_range(data, start, end)
         size = end - start
         if self._is_chunked and size > self._chunk_left:
             size = self._chunk_left
+        self.chunk = b""
         if self.is_done or size == 0:
-            return start, b""
+            return start
         p = <octets>PyByteArray_AS_STRING(data) + start
         self._out = NULL
         self._out_bytes = 0
@@ -327,7 +368,6 @@ cdef class BodyDecoder:
             resize_bytes(&chunk, self._capacity)
             self._out = bytes_data(chunk)
             taken += self._scan(p + taken, size - taken)
-        self._survey(p, taken)
         self.raw_bytes += taken
         if self._is_chunked:
             self._chunk_left -= taken
@@ -336,13 +376,12 @@ cdef class BodyDecoder:
             self.is_done = self._state == ENDED
         if self.is_in_header:
             self.header_bytes = self.size_bytes
-        if chunk == NULL:
-            return start + taken, b""
-        if self._out_bytes != self._capacity:
-            resize_bytes(&chunk, self._out_bytes)
-        result = <bytes>chunk
-        Py_DECREF(result)  # the variable owns it now
-        return start + taken, result
+        if chunk != NULL:
+            if self._out_bytes != self._capacity:
+                resize_bytes(&chunk, self._out_bytes)
+            self.chunk = <bytes>chunk
+            Py_DECREF(self.chunk)  # the attribute owns it now
+        return start + taken
 
     def finish(self):
         cdef char rest[3]
@@ -402,6 +441,67 @@ cdef class BodyDecoder:
         self._line_bytes = 0
         self._matched = 0
 
+    cdef octets _skip_lines(self, octets start, octets end, octets *surveyed) noexcept nogil:
+        """Take what stays as it is, 64 octets at a time: up to a dot that is special, a bare CR or LF, a NUL, or the last octets.
+
+        For what is behind the header. Return the position behind, and leave the state there; before `surveyed` nothing is left
+        to look for NULs and 8-bit octets.
+        """
+        cdef octets p = start
+        cdef octets line = start - self._line_bytes  # where the line began, or would have in one piece
+        cdef octets text
+        cdef Py_ssize_t before = self._line_bytes
+        cdef Py_ssize_t longest = self.longest_line_bytes
+        cdef Py_ssize_t size = BLOCK
+        cdef bint is_dotted = self._line_start == AFTER_CRLF
+        cdef uint64_t marks
+        cdef int high = 0
+        cdef int all_high = 0
+        while size and end - p >= BLOCK:
+            marks = low_marks(p, &high)
+            size = BLOCK
+            while marks:
+                text = p + first_bit(marks)
+                marks &= marks - 1
+                if text[0] == CR:
+                    if text - p == BLOCK - 1:  # whether it is a bare one, the next block shows
+                        size = BLOCK - 1
+                        break
+                    if text[1] != LF:
+                        size = 0
+                        break
+                    marks &= marks - 1
+                    if text - line > longest:
+                        longest = text - line
+                    if before <= TEXT_LINE < text - line:
+                        self.long_line_count += 1
+                    before = 0
+                    line = text + 2
+                    if is_dotted and line < end and line[0] == c".":
+                        size = 0
+                        break
+                elif text[0] == LF or text[0] == NUL:
+                    size = 0
+                    break
+            if size:
+                p += size
+                all_high |= high
+        surveyed[0] = p
+        if all_high:
+            self.has_8bit = True
+        if p < line:
+            p = line
+        if p > start:
+            self._state = IN_LINE if p > line else self._line_start
+            self.size_bytes += p - start
+            self._line_bytes = p - line
+            if self._line_bytes > longest:
+                longest = self._line_bytes
+            if before <= TEXT_LINE < self._line_bytes:
+                self.long_line_count += 1
+            self.longest_line_bytes = longest
+        return p
+
     cdef Py_ssize_t _scan(self, octets data, Py_ssize_t size) noexcept nogil:
         """Decode up to the end of DATA, of the input, or of the room for output; return how many octets were taken.
 
@@ -412,6 +512,10 @@ cdef class BodyDecoder:
         cdef octets end = data + size
         cdef octets text
         cdef octets line_feed = data - 1  # the next one, or `end`: known as long as it is not before `p`
+        cdef octets block_at = data  # from where on it is worth looking at whole blocks
+        cdef octets surveyed = data
+        cdef octets seen
+        cdef Py_ssize_t patience = BLOCK
         cdef Py_ssize_t span = SHORT
         cdef int state = self._state
         while p < end:
@@ -424,6 +528,19 @@ cdef class BodyDecoder:
                     if p == end or p[0] == CR:
                         continue
                     state = IN_LINE
+                if end - p >= BLOCK and p >= block_at and not self.is_in_header:
+                    self._state = state
+                    seen = p
+                    text = self._skip_lines(p, end, &seen)
+                    if seen > p:
+                        self._survey(surveyed, p - surveyed)
+                        surveyed = seen
+                    patience = BLOCK if text > p else min(2 * patience, 64 * BLOCK)  # odd things come together
+                    block_at = text + patience
+                    if text > p:
+                        p = text
+                        state = self._state
+                        continue
                 text = p
                 if span < SHORT:  # short lines tend to come together, and two calls cost more than a few steps
                     while p < end and p[0] != CR and p[0] != LF and p - text < SHORT:
@@ -481,6 +598,7 @@ cdef class BodyDecoder:
                 self._end_line()
                 state = self._line_start
         self._put(kept, p - kept)
+        self._survey(surveyed, p - surveyed)
         self._state = state
         return p - data
 
