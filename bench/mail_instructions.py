@@ -1,7 +1,7 @@
 """User-space instructions a mail costs on the loop thread, counted by valgrind: the same number however busy the machine is.
 
-Clients and server share one process and take turns; only what runs inside `Loop.turn` is counted (callgrind's toggle), so clients,
-start-up and helper threads stay out. Two runs of different lengths are subtracted, so that what is done once stays out as well.
+Clients and server share one process and take turns; only what runs inside `Loop.turn` is counted (callgrind's toggle), so
+clients, start-up and helper threads stay out. Two runs of different lengths are subtracted, so that what is done once stays out as well.
 The kernel's share doesn't show here: `bench.compare` measures the whole.
 """
 
@@ -79,7 +79,7 @@ class Rig:
         spool = open_spool(loop, files, settings.spool, settings.node, log, slot=0)
         router = Router(settings.route)
         scheduler = Scheduler(loop, files, spool, router, settings, row, cells, log)
-        account = ListenerAccount("sink", row, cells, log, is_logging)
+        account = ListenerAccount("sink", row, cells, log, is_logging, spool.keeps_mail)
         rulebook = Rulebook(settings, settings.listener[0], "sink", router.has_route, lambda: spool.is_full)
         self._service = Service(
             loop, settings.limits, spool, account, rulebook.rules_for, scheduler.accepted, settings.hostname, DateText(), set()

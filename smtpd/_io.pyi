@@ -42,3 +42,9 @@ def notify_eventfd(fd: int) -> int:
 
 def drain_eventfd(fd: int) -> int:
     """Read an eventfd's counter; the count or -errno."""
+
+def monotonic_s() -> float:
+    """The same as time.monotonic()."""
+
+def unix_us() -> int:
+    """Microseconds since 1970."""

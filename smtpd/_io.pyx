@@ -71,8 +71,27 @@ cdef extern from "sys/epoll.h" nogil:
         epoll_data_t data
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
+cdef extern from "time.h" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec *now)
+    int CLOCK_MONOTONIC, CLOCK_REALTIME
+
 cdef enum:
     MAX_EVENTS = 512
+
+
+cpdef double monotonic_s() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <double>now.tv_sec + <double>now.tv_nsec * 1e-9
+
+
+cpdef long long unix_us() noexcept:
+    cdef timespec now
+    clock_gettime(CLOCK_REALTIME, &now)
+    return <long long>now.tv_sec * 1000000 + now.tv_nsec // 1000
 
 
 cpdef Py_ssize_t recv_into(int fd, bytearray buffer, Py_ssize_t offset, Py_ssize_t size) except? -1000000:

@@ -1,4 +1,17 @@
-"""Paths and header fields of common form, found without a state. `_parser` hands both on; import them from there."""
+"""Paths and header fields of common form. `_parser` hands the functions on; import them from there."""
+
+from typing import final
+
+@final
+class PathScan:
+    """`scan_path` without a tuple: one object for any number of arguments, what it found is kept until the next `read`."""
+
+    mailbox: bytes
+    rest: bytes  # parameters without leading blanks
+    def read(self, argument: bytes, is_recipient: bool) -> bool:
+        """Return whether the argument has the common form."""
+    def domain(self) -> str:
+        """Return the domain in lower case; the same object for the same domain twice in a row."""
 
 def scan_path(argument: bytes, is_recipient: bool) -> tuple[bytes, str, bytes] | None:
     """The common form of a MAIL or RCPT argument: b"FROM:<local@domain> PARAMS" / b"TO:<local@domain> PARAMS".

@@ -1,7 +1,8 @@
 # cython: auto_pickle=False, autotestdict=False
-# Paths and header fields: scanners that need no state. `_scan.pyi` is the documented face; `_parser` hands them on.
+# Paths and header fields: scanners. `_scan.pyi` is the documented face; `_parser` hands them on.
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.string cimport memchr, memcpy
+from libc.string cimport memchr, memcmp, memcpy
 
 cdef enum:
     LF = 0x0A
@@ -71,38 +72,60 @@ cdef octets _skip_domain(octets p, octets end) noexcept nogil:
         p += 1
 
 
-cpdef tuple scan_path(bytes argument, bint is_recipient):
-    cdef octets p = _start_of(argument)
-    cdef octets end = p + PyBytes_GET_SIZE(argument)
-    cdef octets keyword = <octets>(<const char *>b"TO:<" if is_recipient else <const char *>b"FROM:<")
-    cdef octets mailbox
-    cdef octets domain
-    cdef char lower[DOMAIN]
-    cdef Py_ssize_t i, mailbox_size, domain_size = 0
-    while keyword[0]:
-        if p == end or to_upper(p[0]) != keyword[0]:
-            return None
+@cython.final
+cdef class PathScan:
+    def __cinit__(self):
+        self.mailbox = self.rest = b""
+        self._known_domain = ""
+
+    cpdef bint read(self, bytes argument, bint is_recipient) except -1:
+        cdef octets p = _start_of(argument)
+        cdef octets end = p + PyBytes_GET_SIZE(argument)
+        cdef octets keyword = <octets>(<const char *>b"TO:<" if is_recipient else <const char *>b"FROM:<")
+        cdef octets mailbox
+        cdef octets domain
+        cdef Py_ssize_t i, mailbox_size
+        while keyword[0]:
+            if p == end or to_upper(p[0]) != keyword[0]:
+                return False
+            p += 1
+            keyword += 1
+        mailbox = domain = p
+        self._domain_size = 0
+        if is_recipient or p == end or p[0] != c">":
+            p = _skip_local_part(p, end)
+            if p == NULL or p == end or p[0] != c"@":
+                return False
+            domain = p + 1
+            p = _skip_domain(domain, end)
+            if p == NULL or p == end or p[0] != c">":
+                return False
+            self._domain_size = p - domain
+            for i in range(self._domain_size):
+                self._domain[i] = domain[i] + 32 if 65 <= domain[i] <= 90 else domain[i]
+        mailbox_size = p - mailbox
         p += 1
-        keyword += 1
-    mailbox = domain = p
-    if is_recipient or p == end or p[0] != c">":
-        p = _skip_local_part(p, end)
-        if p == NULL or p == end or p[0] != c"@":
-            return None
-        domain = p + 1
-        p = _skip_domain(domain, end)
-        if p == NULL or p == end or p[0] != c">":
-            return None
-        domain_size = p - domain
-        for i in range(domain_size):
-            lower[i] = domain[i] + 32 if 65 <= domain[i] <= 90 else domain[i]
-    mailbox_size = p - mailbox
-    p += 1
-    if p < end and not is_blank(p[0]):
+        if p < end and not is_blank(p[0]):
+            return False
+        while p < end and is_blank(p[0]):
+            p += 1
+        self.mailbox = (<const char *>mailbox)[:mailbox_size]
+        self.rest = (<const char *>p)[:end - p] if p < end else b""
+        return True
+
+    cpdef str domain(self):
+        if self._domain_size != self._known_size or memcmp(self._domain, self._known, <size_t>self._domain_size):
+            self._known_domain = self._domain[:self._domain_size].decode("ascii")
+            self._known_size = self._domain_size
+            memcpy(self._known, self._domain, <size_t>self._domain_size)
+        return self._known_domain
+
+
+def scan_path(bytes argument, bint is_recipient):
+    cdef PathScan scan = PathScan()
+    if not scan.read(argument, is_recipient):
         return None
-    while p < end and is_blank(p[0]):
-        p += 1
-    return (<const char *>mailbox)[:mailbox_size], lower[:domain_size].decode("ascii"), (<const char *>p)[:end - p]
+    return scan.mailbox, scan.domain(), scan.rest
 
 
 cdef octets _end_of_line(octets p, octets end) noexcept nogil:

@@ -1,7 +1,9 @@
+from smtpd cimport _io
+
 cimport cython
 
 
-cdef long long _PAIR_BASE, _TAIL_BASE
+cdef long long _PAIR_BASE
 cdef list _PAIRS
 
 
@@ -12,5 +14,5 @@ cdef class QueueIdMaker:
     cdef long long _head_value
     cdef object _clock
 
-    @cython.locals(now_us=cython.longlong, head=cython.longlong, tail=cython.longlong)
+    @cython.locals(now_us=cython.longlong, last_us=cython.longlong, head=cython.longlong)
     cpdef str next_id(self)

@@ -6,8 +6,9 @@ The owner of a shard persists `reserve()` before ids up to it are used, so a clo
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+
+from smtpd import _io
 
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # ASCII order, so text order is time order
 CLOCK_DIGITS = 10
@@ -18,7 +19,6 @@ LENGTH = CLOCK_DIGITS + ORIGIN_DIGITS
 
 _PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
 _PAIR_BASE = len(_PAIRS)
-_TAIL_BASE = _PAIR_BASE * _PAIR_BASE  # the last four clock digits: 7.3 s
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 
 
@@ -47,11 +47,14 @@ def parse_queue_id(text: str) -> tuple[int, int, int]:
 
 
 class QueueIdMaker:
-    """Makes the ids of one shard. `floor_us` is the highest clock value that may have been used before."""
+    """Makes the ids of one shard. `floor_us` is the highest clock value that may have been used before.
+
+    `clock` returns ns since 1970, None: the system's.
+    """
 
     __slots__ = ("_clock", "_head", "_head_value", "_last_us", "_origin")
 
-    def __init__(self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] | None = None) -> None:
         if not (0 <= node <= MAX_NODE and 0 <= shard <= MAX_SHARD):
             raise ValueError(f"node {node} or shard {shard} outside 0..4095")
         self._origin = encode_number(node << 12 | shard, ORIGIN_DIGITS)
@@ -67,13 +70,12 @@ class QueueIdMaker:
 
     def next_id(self) -> str:
         """Return a new id, greater than all before it."""
-        now_us = self._clock() // 1000
+        now_us = _io.unix_us() if self._clock is None else self._clock() // 1000
         last_us = self._last_us
         now_us = now_us if now_us > last_us else last_us + 1
         self._last_us = now_us
-        head = now_us // _TAIL_BASE
-        tail = now_us - head * _TAIL_BASE
+        head = now_us // _PAIR_BASE  # all but the last two digits stay as they are for 2.7 ms
         if head != self._head_value:
             self._head_value = head
-            self._head = encode_number(head, CLOCK_DIGITS - 4)
-        return self._head + _PAIRS[tail // _PAIR_BASE] + _PAIRS[tail % _PAIR_BASE] + self._origin
+            self._head = encode_number(head, CLOCK_DIGITS - 2)
+        return self._head + _PAIRS[now_us - head * _PAIR_BASE] + self._origin

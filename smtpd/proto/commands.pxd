@@ -1,18 +1,27 @@
 from smtpd._parser cimport CommandReader
+from smtpd._scan cimport PathScan
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
 from smtpd.proto.dialogue cimport Dialogue
 from smtpd.proto.events cimport Event
-from smtpd.proto.transaction cimport Transaction
+from smtpd.proto.rules cimport Rules
+from smtpd.proto.transaction cimport Transaction, begin_transaction
 
 cimport cython
 
 
+cdef PathScan _SCAN
+cdef Reply _SENDER_OK, _RECIPIENT_OK
+cdef int _MAIL, _RCPT
+cdef object _NO_PARAMETERS, _RECIPIENT
+
 cpdef Reply on_helo(Dialogue session, CommandReader reader)
+
+@cython.locals(rules=Rules, verdict=Verdict)
 cpdef Reply on_mail(Dialogue session, CommandReader reader)
 cpdef Reply judge_mail(Dialogue session, Verdict verdict)
 
-@cython.locals(transaction=Transaction)
+@cython.locals(transaction=Transaction, rules=Rules, verdict=Verdict, path=bytes, domain=str, rest=bytes)
 cpdef Reply on_rcpt(Dialogue session, CommandReader reader)
 
 cpdef Reply judge_rcpt(Dialogue session, Verdict verdict, recipient)

@@ -8,20 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smtpd import _parser as p
-from smtpd._parser import CommandReader, scan_path
+from smtpd._parser import CommandReader
+from smtpd._scan import PathScan
 from smtpd.mail.address import AddressError, parse_path
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
-from smtpd.mail.verdict import Verdict
+from smtpd.mail.verdict import GO_ON, Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.content import on_data
 from smtpd.proto.dialogue import Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.params import ParameterError, parse_mail_parameters, parse_rcpt_parameters
-from smtpd.proto.transaction import NO_PARAMETERS, Transaction
+from smtpd.proto.transaction import NO_PARAMETERS, begin_transaction
 
 HELO_LENGTH = 255  # RFC 5321 4.5.3.1.2
+# In C variables of the module (commands.pxd), for the path of every mail.
+_SCAN = PathScan()
+_SENDER_OK, _RECIPIENT_OK = replies.SENDER_OK, replies.RECIPIENT_OK
+_MAIL, _RCPT = states.MAIL, states.RCPT
+_NO_PARAMETERS = NO_PARAMETERS
+_RECIPIENT = Recipient
 
 Handler = Callable[[Dialogue, CommandReader], Reply | None]
 
@@ -47,11 +54,10 @@ def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
     rules = session.rules
     if rules.mail_limit and session.mail_count >= rules.mail_limit:
         return replies.TOO_MANY_MAILS
-    scanned = scan_path(reader.argument, False)
     try:
-        if scanned is not None:
-            path, _, rest = scanned
-            parameters = parse_mail_parameters(rest, rules) if rest else NO_PARAMETERS
+        if _SCAN.read(reader.argument, False):
+            path = _SCAN.mailbox
+            parameters = parse_mail_parameters(_SCAN.rest, rules) if _SCAN.rest else _NO_PARAMETERS
         else:
             parsed = parse_path(reader.argument, b"FROM", True)
             path = parsed.mailbox
@@ -64,14 +70,16 @@ def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
         if error.kind == "keyword":
             return replies.MAIL_SYNTAX
         return session.reject(ev.STAGE_MAIL, replies.bad_reverse_path(error.text), "syntax")
-    if rules.size_limit and parameters.size_bytes > rules.size_limit:
+    if parameters is not _NO_PARAMETERS and rules.size_limit and parameters.size_bytes > rules.size_limit:
         return session.reject(ev.STAGE_MAIL, replies.TOO_BIG, "size")
-    session.transaction = Transaction(path, parameters)
-    verdict = rules.checks.at_mail(session)
-    if verdict is None:
-        ask(session, states.PAUSED_MAIL, ev.STAGE_MAIL)
-        return None
-    return judge_mail(session, verdict)
+    session.transaction = begin_transaction(path, parameters)
+    if rules.has_checks:
+        verdict = rules.checks.at_mail(session)
+        if verdict is None:
+            ask(session, states.PAUSED_MAIL, ev.STAGE_MAIL)
+            return None
+        return judge_mail(session, verdict)
+    return judge_mail(session, GO_ON)
 
 
 def judge_mail(session: Dialogue, verdict: Verdict) -> Reply:
@@ -79,9 +87,9 @@ def judge_mail(session: Dialogue, verdict: Verdict) -> Reply:
         session.reject(ev.STAGE_MAIL, verdict.reply, verdict.reason)
         session.transaction = None
         return verdict.reply
-    session.state = states.MAIL
+    session.state = _MAIL
     session.mail_count += 1
-    return replies.SENDER_OK
+    return _SENDER_OK
 
 
 def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
@@ -90,11 +98,10 @@ def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
     assert transaction is not None
     if rules.recipient_limit and len(transaction.recipients) >= rules.recipient_limit:
         return session.reject(ev.STAGE_RCPT, replies.TOO_MANY_RECIPIENTS, "other")
-    scanned = scan_path(reader.argument, True)
     notify, orcpt = 0, b""
     try:
-        if scanned is not None:
-            path, domain, rest = scanned
+        if _SCAN.read(reader.argument, True):
+            path, domain, rest = _SCAN.mailbox, _SCAN.domain(), _SCAN.rest
         else:
             is_smtputf8 = transaction.parameters.is_smtputf8
             parsed = parse_path(reader.argument, b"TO", is_smtputf8)
@@ -113,7 +120,9 @@ def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
         path, domain = rules.postmaster.path, rules.postmaster.domain
         recipient = Recipient(path, "", notify, orcpt)
     else:
-        recipient = Recipient(path, domain, notify, orcpt)
+        recipient = _RECIPIENT(path, domain, notify, orcpt)
+    if not rules.has_checks:
+        return judge_rcpt(session, GO_ON, recipient)
     verdict = rules.checks.at_rcpt(session, recipient)
     if verdict is None:
         ask(session, states.PAUSED_RCPT, ev.STAGE_RCPT, recipient)
@@ -128,8 +137,8 @@ def judge_rcpt(session: Dialogue, verdict: Verdict, recipient: Recipient) -> Rep
     if not recipient.domain:
         recipient = Recipient(recipient.path, session.rules.postmaster.domain, recipient.notify, recipient.orcpt)
     session.transaction.recipients.append(recipient)
-    session.state = states.RCPT
-    return replies.RECIPIENT_OK
+    session.state = _RCPT
+    return _RECIPIENT_OK
 
 
 def ask(session: Dialogue, paused: int, stage: str, recipient: Recipient | None = None) -> None:

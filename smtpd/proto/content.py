@@ -14,12 +14,24 @@ from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.dialogue import END_OF_DATA, Dialogue
-from smtpd.proto.events import Event
+from smtpd.proto.events import make_event
+from smtpd.proto.replies import queued
 from smtpd.proto.trace import protocol_name
-from smtpd.proto.transaction import NO_PARAMETERS, Transaction, check_content_limits, check_whole_content
+from smtpd.proto.transaction import (
+    NO_PARAMETERS,
+    Transaction,
+    begin_transaction,
+    check_content_limits,
+    check_whole_content,
+)
 
 CHUNK_DIGITS = 18  # a size of more is not counted by anybody
 CHUNK_SLACK_BYTES = 1 << 20  # a declared chunk that exceeds twice the limit by this is not swallowed
+# In C variables of the module (content.pxd), for the path of every mail.
+_START_DATA = replies.START_DATA
+_CONTENT, _GREETED, _PAUSED_BODY = states.CONTENT, states.GREETED, states.PAUSED_BODY
+_BEGIN, _CHUNK, _END = ev.BODY_BEGIN, ev.BODY_CHUNK, ev.BODY_END
+_BDAT, _DATA_END = p.VERB_BDAT, p.VERB_DATA + END_OF_DATA
 
 
 def on_data(session: Dialogue, reader: CommandReader) -> Reply | None:
@@ -30,17 +42,18 @@ def on_data(session: Dialogue, reader: CommandReader) -> Reply | None:
     begin_content(session, transaction)
     assert transaction.decoder is not None
     transaction.decoder.start_data()
-    session.state = states.CONTENT
-    return replies.START_DATA
+    session.state = _CONTENT
+    return _START_DATA
 
 
 def begin_content(session: Dialogue, transaction: Transaction) -> None:
-    transaction.decoder = BodyDecoder()
+    transaction.decoder = BodyDecoder.__new__(BodyDecoder)
     transaction.is_reported = True
-    session.events.append(Event(ev.BODY_BEGIN, make_envelope(session, transaction)))
+    session.events.append(make_event(_BEGIN, transaction, 0))
 
 
 def make_envelope(session: Dialogue, transaction: Transaction) -> Envelope:
+    """The envelope of a transaction whose body begins; the driver puts the time in."""
     parameters = transaction.parameters
     peer = session.peer
     return Envelope(
@@ -95,7 +108,7 @@ def begin_chunk(session: Dialogue, argument: bytes) -> Reply | None:
 
 def make_swallower(session: Dialogue, refused: Transaction | None) -> Transaction:
     """A transaction that only takes a refused chunk; the state goes back to where it was."""
-    swallower = Transaction(b"", NO_PARAMETERS)
+    swallower = begin_transaction(b"", NO_PARAMETERS)
     swallower.decoder = BodyDecoder()
     swallower.fail(replies.BAD_SEQUENCE if session.rules.offers_chunking else replies.NOT_IMPLEMENTED, "syntax")
     swallower.recipients = refused.recipients if refused is not None else []
@@ -108,13 +121,13 @@ def take_content(session: Dialogue, data: bytearray, position: int, end: int) ->
     assert transaction is not None
     decoder = transaction.decoder
     assert decoder is not None
-    position, chunk = decoder.feed(data, position, end)
+    position = decoder.take(data, position, end)
     if transaction.failure is None:
         refusal = check_content_limits(decoder, session.rules)
         if refusal is not None:
             fail_content(session, transaction, refusal[0], refusal[1])
-        elif chunk:
-            session.events.append(Event(ev.BODY_CHUNK, chunk))
+        elif decoder.chunk:
+            session.events.append(make_event(_CHUNK, decoder.chunk, 0))
     if decoder.is_done:
         if transaction.is_chunked:
             end_chunk(session, transaction)
@@ -139,7 +152,7 @@ def end_chunk(session: Dialogue, transaction: Transaction) -> None:
         assert transaction.decoder is not None
         rest = transaction.decoder.finish()
         if rest and transaction.failure is None:
-            session.events.append(Event(ev.BODY_CHUNK, rest))
+            session.events.append(make_event(_CHUNK, rest, 0))
         end_content(session, transaction)
         return
     session.state = states.CHUNKS
@@ -168,29 +181,29 @@ def end_content(session: Dialogue, transaction: Transaction) -> None:
         finish_body(session, Verdict(transaction.failure, transaction.failure_reason))
         return
     session.token += 1
-    session.paused = states.PAUSED_BODY
-    session.events.append(Event(ev.BODY_END, None, session.token, ev.STAGE_BODY))
+    session.paused = _PAUSED_BODY
+    session.events.append(make_event(_END, None, session.token))
 
 
 def finish_body(session: Dialogue, verdict: Verdict) -> None:
     """The answer to the whole content; whatever it is, the transaction is over."""
     transaction = session.transaction
     assert transaction is not None
-    verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA + END_OF_DATA
+    verb = _BDAT if transaction.is_chunked else _DATA_END
     transaction.is_reported = False  # the driver has settled the body with its verdict, or dropped it with the failure
     if verdict.reply is None:
         session.error_count = session.junk_count = 0
     else:
         session.reject(ev.STAGE_BODY, verdict.reply, verdict.reason)
     session.transaction = None
-    session.state = states.GREETED
+    session.state = _GREETED
     if not session.rules.is_lmtp:
-        session.answer(verb, verdict.reply or replies.queued(verdict.queue_id))
+        session.answer(verb, queued(verdict.queue_id) if verdict.reply is None else verdict.reply)
         return
     answers = verdict.replies or [
         verdict.reply or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
     ]
     for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
         session.output.append(reply.wire)
-        session.tally.append(-reply.code)
+        session.tally.add(-reply.code)
     session.answer(verb, answers[-1])

@@ -1,7 +1,11 @@
+from smtpd._tally cimport Tally
 from smtpd.mail.reply cimport Reply
 from smtpd.proto.events cimport Event, Refusal
 from smtpd.proto.rules cimport Rules
 from smtpd.proto.transaction cimport Transaction
+
+
+cdef int _GREETED, _CONNECTED
 
 
 cdef class Dialogue:
@@ -14,7 +18,7 @@ cdef class Dialogue:
     cdef public bint is_tls
     cdef public bint is_draining
     cdef public Transaction transaction
-    cdef public list tally
+    cdef public Tally tally
     cdef public list output
     cdef public list events
     cdef public int token

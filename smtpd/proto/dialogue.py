@@ -7,6 +7,7 @@ are held here, where the replies pass.
 from __future__ import annotations
 
 from smtpd import _parser as p
+from smtpd._tally import Tally
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.proto import events as ev
@@ -17,6 +18,7 @@ from smtpd.proto.states import PAUSED_DELAY, PAUSED_NOT
 from smtpd.proto.transaction import Transaction
 
 END_OF_DATA = 100
+_CONNECTED, _GREETED = states.CONNECTED, states.GREETED
 
 
 class Peer:
@@ -67,7 +69,7 @@ class Dialogue:
         self.is_tls = False
         self.is_draining = False
         self.transaction: Transaction | None = None
-        self.tally: list[int] = []
+        self.tally = Tally()
         self.output: list[bytes] = []
         self.events: list[Event] = []
         self.token = 0
@@ -89,7 +91,7 @@ class Dialogue:
         self.token += 1
         if reply is not None:
             self.output.append(reply.wire)
-            self.tally.append(-reply.code)
+            self.tally.add(-reply.code)
         self.close(reason)
 
     # --- one place that sends and counts -----------------------------------------------------------------------------
@@ -99,7 +101,7 @@ class Dialogue:
         if reply is None:
             return
         self.output.append(reply.wire)
-        self.tally.append(verb * 1000 + reply.code)
+        self.tally.add(verb * 1000 + reply.code)
         if reply.is_error:
             self._count_error(reply)
         if reply.closes:
@@ -164,5 +166,5 @@ class Dialogue:
         """Leave the transaction; a new MAIL makes a new one."""
         self.drop_body()
         self.transaction = None
-        if self.state != states.CONNECTED:
-            self.state = states.GREETED
+        if self.state != _CONNECTED:
+            self.state = _GREETED

@@ -1,5 +1,7 @@
 from smtpd.mail.reply cimport Reply
 
+cimport cython
+
 
 cdef class Refusal:
     cdef readonly Reply reply
@@ -15,3 +17,7 @@ cdef class Event:
     cdef readonly int token
     cdef readonly object data
     cdef readonly str stage
+
+
+@cython.locals(event=Event)
+cpdef Event make_event(int kind, data, int token)

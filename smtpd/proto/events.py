@@ -7,7 +7,7 @@ from typing import Any
 from smtpd.mail.reply import Reply
 
 ASK = 1  # `stage`, `token`: a check can't answer from memory; the session waits for resume(token, verdict)
-BODY_BEGIN = 2  # `data`: the Envelope; content follows
+BODY_BEGIN = 2  # `data`: the Transaction, of which `content.make_envelope` makes an Envelope; content follows
 BODY_CHUNK = 3  # `data`: bytes, decoded
 BODY_END = 4  # `token`: the content is whole; resume(token, verdict) after custody is durable
 BODY_ABORT = 5  # whatever was given of this body is void
@@ -51,3 +51,13 @@ class Event:
 
     def __repr__(self) -> str:
         return f"Event({self.kind}, {self.data!r}, {self.token}, {self.stage!r})"
+
+
+def make_event(kind: int, data: Any, token: int) -> Event:
+    """The same as Event(kind, data, token), where it counts: no arguments are gathered and parsed."""
+    event = Event.__new__(Event)
+    event.kind = kind
+    event.data = data
+    event.token = token
+    event.stage = ""
+    return event

@@ -6,7 +6,7 @@ and constant but for the functions at the end, whose arguments are octets that w
 
 from __future__ import annotations
 
-from smtpd.mail.reply import Reply
+from smtpd.mail.reply import Reply, make_success
 
 # --- success ---------------------------------------------------------------------------------------------------------
 OK = Reply(b"250 2.0.0 Ok")
@@ -67,6 +67,8 @@ SPOOL_FULL = Reply(b"452 4.3.1 Insufficient system storage")
 SPOOL_FAILED = Reply(b"451 4.3.0 Error: queue file write error")
 END_OF_DATA_TIMEOUT = Reply(b"451 4.3.0 Error: processing takes too long")
 
+_QUEUED = b"250 2.0.0 Ok: queued as "
+
 # --- ends of the connection ------------------------------------------------------------------------------------------
 TIMEOUT = Reply(b"421 4.4.2 Error: timeout exceeded", closes=True)
 SHUTTING_DOWN = Reply(b"421 4.3.2 Service shutting down", closes=True)
@@ -76,7 +78,7 @@ TOO_MUCH_JUNK = Reply(b"421 4.7.0 Error: too many commands without a mail", clos
 
 def queued(queue_id: str) -> Reply:
     """The promise: custody is durable."""
-    return Reply(b"250 2.0.0 Ok: queued as " + queue_id.encode())
+    return make_success(250, _QUEUED + queue_id.encode("ascii") + b"\r\n")
 
 
 def queued_for(queue_id: str, mailbox: bytes) -> Reply:

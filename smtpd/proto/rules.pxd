@@ -9,6 +9,7 @@ cdef class Rules:
     cdef readonly bytes hostname
     cdef readonly str listener
     cdef readonly object checks
+    cdef readonly bint has_checks
     cdef readonly bint is_lmtp
     cdef readonly bint is_bare_newline_refused
     cdef readonly object postmaster

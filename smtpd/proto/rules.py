@@ -59,6 +59,7 @@ class Rules:
         self.hostname = hostname.encode("ascii")
         self.listener = listener
         self.checks = checks
+        self.has_checks = type(checks) is not NoChecks
         self.is_lmtp = is_lmtp
         self.is_bare_newline_refused = is_bare_newline_refused
         self.postmaster = postmaster or Recipient(b"postmaster@" + self.hostname, hostname.lower())

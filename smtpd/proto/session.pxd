@@ -1,14 +1,16 @@
 from smtpd._parser cimport CommandReader
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
-from smtpd.proto.content cimport begin_chunk, finish_body, take_content
+from smtpd.proto.commands cimport on_mail, on_rcpt
+from smtpd.proto.content cimport begin_chunk, finish_body, on_data, take_content
 from smtpd.proto.dialogue cimport Dialogue
 
 cimport cython
 
 
 cdef long _IS_JUNK
-cdef int _CHECKED_FLAGS, _BDAT, _VERB_COUNT, _CONTENT, _CLOSED, _PAUSED_DELAY
+cdef int _CHECKED_FLAGS, _BDAT, _MAIL, _RCPT, _DATA, _VERB_COUNT, _CONTENT, _CLOSED
+cdef int _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY
 
 
 cdef class Session(Dialogue):
@@ -22,6 +24,7 @@ cdef class Session(Dialogue):
     @cython.locals(output=list)
     cpdef bytes take_output(self)
 
+    @cython.locals(what=int)
     cpdef resume(self, int token, Verdict verdict=*)
     cpdef drain(self)
     cpdef bint is_waiting_for_line(self)

@@ -16,8 +16,8 @@ from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import replies, states
-from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt
-from smtpd.proto.content import begin_chunk, finish_body, take_content
+from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_rcpt
+from smtpd.proto.content import begin_chunk, finish_body, on_data, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
 from smtpd.proto.events import Event
 from smtpd.proto.rules import Rules
@@ -29,11 +29,11 @@ _SYNCHRONIZING = frozenset({p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO, p.VERB_DATA, 
 _JUNK = {p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_AUTH, p.VERB_ETRN, p.VERB_EXPN}
 # The same in C variables of the module (session.pxd): a look-up of a module's attribute costs more than the rest of a command.
 _IS_JUNK = sum(1 << verb for verb in _JUNK)
-_BDAT = p.VERB_BDAT
+_BDAT, _MAIL, _RCPT, _DATA = p.VERB_BDAT, p.VERB_MAIL, p.VERB_RCPT, p.VERB_DATA
 _VERB_COUNT = p.VERB_COUNT
 _CONTENT = states.CONTENT
 _CLOSED = states.CLOSED
-_PAUSED_DELAY = states.PAUSED_DELAY
+_PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY = PAUSED_NOT, PAUSED_BODY, PAUSED_DELAY
 
 
 class Session(Dialogue):
@@ -50,7 +50,7 @@ class Session(Dialogue):
     def start(self) -> None:
         """Greet."""
         self.output.append(self.rules.greeting)
-        self.tally.append(-220)
+        self.tally.add(-220)
 
     def receive(self, data: bytearray, start: int, end: int) -> int:
         """Take data[start:end] as far as the session's state lets it; return the position after the last octet taken."""
@@ -100,15 +100,15 @@ class Session(Dialogue):
         if token != self.token or not self.paused:
             return
         what = self.paused
-        self.paused = PAUSED_NOT
+        self.paused = _PAUSED_NOT
         pending = self.pending
         self.pending = None
-        if what == PAUSED_DELAY:
+        if what == _PAUSED_DELAY:
             if self.is_draining and self.is_between_transactions:
                 self.abort(replies.SHUTTING_DOWN, "shutdown")
             return
         assert verdict is not None
-        if what == PAUSED_BODY:
+        if what == _PAUSED_BODY:
             finish_body(self, verdict)
         elif what == PAUSED_MAIL:
             self.answer(p.VERB_MAIL, judge_mail(self, verdict))
@@ -146,7 +146,14 @@ class Session(Dialogue):
             return
         if _IS_JUNK >> verb & 1 and self.count_junk():
             return
-        self.answer(verb, HANDLERS[verb](self, reader))
+        if verb == _MAIL:
+            self.answer(verb, on_mail(self, reader))
+        elif verb == _RCPT:
+            self.answer(verb, on_rcpt(self, reader))
+        elif verb == _DATA:
+            self.answer(verb, on_data(self, reader))
+        else:
+            self.answer(verb, HANDLERS[verb](self, reader))
 
     def _check_octets(self, flags: int) -> Reply | None:
         """Report and refuse a line by what it is made of."""

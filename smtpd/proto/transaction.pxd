@@ -2,6 +2,8 @@ from smtpd._parser cimport BodyDecoder
 from smtpd.mail.reply cimport Reply
 from smtpd.proto.rules cimport Rules
 
+cimport cython
+
 
 cdef class Transaction:
     cdef public bytes reverse_path
@@ -17,6 +19,10 @@ cdef class Transaction:
     cdef public tuple chunk_owner
 
     cpdef fail(self, Reply reply, str reason)
+
+
+@cython.locals(transaction=Transaction)
+cpdef Transaction begin_transaction(bytes reverse_path, parameters)
 
 
 cpdef tuple check_content_limits(BodyDecoder decoder, Rules rules)

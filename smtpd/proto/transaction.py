@@ -23,18 +23,17 @@ class Transaction:
         "parameters", "recipients", "reverse_path",
     )  # fmt: skip
 
-    def __init__(self, reverse_path: bytes, parameters: MailParameters) -> None:
-        self.reverse_path = reverse_path
-        self.parameters = parameters
-        self.recipients: list[Recipient] = []
-        self.decoder: BodyDecoder | None = None
-        self.failure: Reply | None = None
-        self.failure_reason = "content"
-        self.is_reported = False  # the driver was told BODY_BEGIN
-        self.is_last_chunk = False
-        self.is_chunked = False
-        self.chunk_bytes = 0
-        self.chunk_owner: tuple[Transaction | None, int] | None = None  # set: this one only swallows a chunk
+    reverse_path: bytes
+    parameters: MailParameters
+    recipients: list[Recipient]
+    decoder: BodyDecoder | None
+    failure: Reply | None
+    failure_reason: str
+    is_reported: bool  # the driver was told BODY_BEGIN
+    is_last_chunk: bool
+    is_chunked: bool
+    chunk_bytes: int
+    chunk_owner: tuple[Transaction | None, int] | None  # set: this one only swallows a chunk
 
     def fail(self, reply: Reply, reason: str) -> None:
         """Keep the first failure; from now on content is counted but not kept."""
@@ -43,6 +42,23 @@ class Transaction:
             self.failure_reason = reason
         if self.decoder is not None:
             self.decoder.is_keeping = False
+
+
+def begin_transaction(reverse_path: bytes, parameters: MailParameters) -> Transaction:
+    """Return a new one, without recipients."""
+    transaction = Transaction.__new__(Transaction)
+    transaction.reverse_path = reverse_path
+    transaction.parameters = parameters
+    transaction.recipients = []
+    transaction.decoder = None
+    transaction.failure = None
+    transaction.failure_reason = "content"
+    transaction.is_reported = False
+    transaction.is_last_chunk = False
+    transaction.is_chunked = False
+    transaction.chunk_bytes = 0
+    transaction.chunk_owner = None
+    return transaction
 
 
 def check_content_limits(decoder: BodyDecoder, rules: Rules) -> tuple[Reply, str] | None:

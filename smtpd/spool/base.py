@@ -114,10 +114,16 @@ CommitDone = Callable[[SpoolItem | None, SpoolError | None], None]
 
 
 class Spool(Protocol):
-    """See the module's head. `is_full` is the state of the last look at free space and inodes (452 at MAIL)."""
+    """See the module's head. `is_full` is the state of the last look at free space and inodes (452 at MAIL).
+
+    `keeps_mail` False: there is no custody, so `begin` and `commit` need not be called, and no envelope be made.
+    """
 
     @property
     def is_full(self) -> bool: ...
+
+    @property
+    def keeps_mail(self) -> bool: ...
 
     def next_queue_id(self) -> str:
         """Return a new queue id of the active shard."""

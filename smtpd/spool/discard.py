@@ -35,6 +35,7 @@ class DiscardSpool:
     """See base.Spool. `commit` gives no item: `done(None, None)`, there is nothing to deliver."""
 
     is_full = False
+    keeps_mail = False
 
     def __init__(self, node: int, slot: int) -> None:
         self._ids = QueueIdMaker(node, slot)

@@ -47,6 +47,8 @@ class SpoolObservers:
 class SqliteSpool:
     """See base.Spool. `memory_bytes` is what arriving bodies take; `end_turn` belongs at the end of every loop turn."""
 
+    keeps_mail = True
+
     def __init__(
         self,
         loop: Loop,

@@ -1,3 +1,4 @@
+from smtpd._tally cimport PairCells, Tally
 from smtpd.metrics._cells cimport Cells
 
 cimport cython
@@ -15,13 +16,27 @@ cdef class ListenerAccount:
     cdef dict _messages
     cdef dict _message_bytes
     cdef dict _recipients
+    cdef Py_ssize_t _accepted
+    cdef Py_ssize_t _accepted_bytes
+    cdef Py_ssize_t _accepted_recipients
     cdef Py_ssize_t _size
     cdef Py_ssize_t _session_s
     cdef Py_ssize_t _end_of_data_s
-    cdef dict _pairs
+    cdef PairCells _pairs
 
-    @cython.locals(known=tuple, cells=Cells)
-    cpdef count_tally(self, list tally, dict counts)
+    @cython.locals(pairs=PairCells, cells=Cells, i=int, pair=int, place=int, command=int)
+    cpdef count_tally(self, Tally tally, dict counts)
+
+    cpdef int _resolve(self, int pair) except -1
 
     @cython.locals(cells=Cells)
-    cpdef accepted(self, envelope, str queue_id, str client, bytes message_id, Py_ssize_t size_bytes, double seconds, str result)
+    cpdef accepted(
+        self,
+        bytes reverse_path,
+        Py_ssize_t recipient_count,
+        str queue_id,
+        str client,
+        bytes message_id,
+        Py_ssize_t size_bytes,
+        double seconds,
+    )

@@ -6,8 +6,8 @@ Owns no state but resolved cell numbers. One ListenerAccount for each listener, 
 from __future__ import annotations
 
 from smtpd._parser import VERB_NAMES
+from smtpd._tally import PairCells, Tally
 from smtpd.log.maillog import MailLog
-from smtpd.mail.envelope import Envelope
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
 from smtpd.proto.dialogue import END_OF_DATA
@@ -18,9 +18,11 @@ _RESULTS = ("accepted", "rejected", "deferred", "discarded")
 
 
 class ListenerAccount:
-    """Counters of one listener. Sizes are octets, durations seconds."""
+    """Counters of one listener. Sizes are octets, durations seconds. `keeps_mail` False: what is taken counts as discarded."""
 
-    def __init__(self, listener: str, cells: Cells, index: CellIndex, log: MailLog, is_logging: bool) -> None:
+    def __init__(
+        self, listener: str, cells: Cells, index: CellIndex, log: MailLog, is_logging: bool, keeps_mail: bool = True
+    ) -> None:
         self.listener = listener
         self.log = log
         self.is_logging = is_logging
@@ -32,33 +34,39 @@ class ListenerAccount:
         self._messages = {r: index.counter("smtpd_messages_total", listener=listener, result=r) for r in _RESULTS}
         self._message_bytes = {r: index.counter("smtpd_message_bytes_total", listener=listener, result=r) for r in _RESULTS}
         self._recipients = {r: index.counter("smtpd_recipients_total", listener=listener, result=r) for r in _RESULTS}
+        taken = "accepted" if keeps_mail else "discarded"
+        self._accepted = self._messages[taken]
+        self._accepted_bytes = self._message_bytes[taken]
+        self._accepted_recipients = self._recipients[taken]
         self._size = index.histogram("smtpd_message_size_bytes", listener=listener)
         self._session_s = index.histogram("smtpd_session_seconds", listener=listener)
         self._end_of_data_s = index.histogram("smtpd_end_of_data_seconds", listener=listener)
-        self._pairs: dict[int, tuple[int, int]] = {}
+        self._pairs = PairCells()
 
-    def count_tally(self, tally: list[int], counts: dict[int, int] | None) -> None:
+    def count_tally(self, tally: Tally, counts: dict[int, int] | None) -> None:
         """Count what a session did in this turn: commands and replies, and per session for its last log line."""
         cells = self._cells
         pairs = self._pairs
-        for pair in tally:
-            known = pairs.get(pair)
-            if known is None:
-                known = self._resolve(pair)
-            cells.inc(known[0])
-            if known[1] >= 0:
-                cells.inc(known[1])
+        for i in range(tally.count):
+            pair = tally.at(i)
+            place = pairs.find(pair)
+            if place < 0:
+                place = self._resolve(pair)
+            cells.inc(pairs.reply_at(place))
+            command = pairs.command_at(place)
+            if command >= 0:
+                cells.inc(command)
             if counts is not None:
                 counts[pair] = counts.get(pair, 0) + 1
         tally.clear()
 
-    def _resolve(self, pair: int) -> tuple[int, int]:
-        """Return the cells of the reply and of the command, -1 for a reply that is none's."""
+    def _resolve(self, pair: int) -> int:
+        """Remember the cells of the reply and of the command, -1 for a reply that is none's; return their place."""
         verb, code = divmod(pair, 1000) if pair >= 0 else (END_OF_DATA, -pair)
         reply = self._index.counter("smtpd_replies_total", code=str(code))
         command = self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]) if verb < END_OF_DATA else -1
-        known = self._pairs[pair] = (reply, command)
-        return known
+        self._pairs.put(pair, reply, command)
+        return self._pairs.find(pair)
 
     def connected(self, client: str) -> None:
         self._cells.inc(self._connections)
@@ -90,21 +98,27 @@ class ListenerAccount:
         self._cells.inc(self._index.counter("smtpd_protocol_violations_total", kind=kind))
 
     def accepted(
-        self, envelope: Envelope, queue_id: str, client: str, message_id: bytes, size_bytes: int, seconds: float, result: str
+        self,
+        reverse_path: bytes,
+        recipient_count: int,
+        queue_id: str,
+        client: str,
+        message_id: bytes,
+        size_bytes: int,
+        seconds: float,
     ) -> None:
         """A mail is in custody (or discarded, where the spool keeps nothing)."""
         cells = self._cells
-        count = len(envelope.recipients)
-        cells.inc(self._messages[result])
-        cells.add(self._message_bytes[result], size_bytes)
-        cells.add(self._recipients[result], count)
+        cells.inc(self._accepted)
+        cells.add(self._accepted_bytes, size_bytes)
+        cells.add(self._accepted_recipients, recipient_count)
         cells.observe(self._size, size_bytes)
         cells.observe(self._end_of_data_s, seconds)
         if self.is_logging:
             log = self.log
             log.client(queue_id, client)
             log.message_id(queue_id, message_id)
-            log.queued(queue_id, envelope.reverse_path, size_bytes, count)
+            log.queued(queue_id, reverse_path, size_bytes, recipient_count)
 
     def refused(self, session: Session, stage: str, refusal: Refusal, client: str) -> None:
         """A command or a whole mail was refused; at the body stage the mail and its recipients are counted."""

@@ -1,8 +1,13 @@
-from smtpd.mail.verdict cimport Verdict
+from smtpd cimport _io
+from smtpd.mail.verdict cimport Verdict, accept_as
 from smtpd.net.loop cimport Loop, Timer
 from smtpd.net.stream cimport Stream, StreamOwner
+from smtpd._parser cimport BodyDecoder
+from smtpd._tally cimport Tally
+from smtpd.proto.content cimport make_envelope
 from smtpd.proto.events cimport Event
 from smtpd.proto.session cimport Session
+from smtpd.proto.transaction cimport Transaction
 from smtpd.worker.account cimport ListenerAccount
 from smtpd.worker.service cimport Service
 
@@ -10,6 +15,7 @@ cimport cython
 
 
 cdef int _CHUNK, _BEGIN, _END, _CONTENT
+cdef Py_ssize_t _READ_BYTES
 
 
 cdef class PendingMail:
@@ -53,23 +59,26 @@ cdef class Connection(StreamOwner):
     cpdef _lose(self)
     cpdef _settle_turn(self)
 
-    @cython.locals(session=Session, output=bytes)
+    @cython.locals(session=Session, service=Service, output=bytes)
     cpdef _flush(self)
 
-    @cython.locals(session=Session, event=Event, kind=int)
+    @cython.locals(session=Session, events=list, event=Event, kind=int)
     cpdef _handle_events(self)
 
     @cython.locals(service=Service, now_s=double)
-    cpdef _begin_body(self, envelope)
+    cpdef _begin_body(self, Transaction transaction)
 
     @cython.locals(mail=PendingMail)
     cpdef _write_body(self, bytes chunk)
 
-    @cython.locals(mail=PendingMail)
+    @cython.locals(mail=PendingMail, service=Service, transaction=Transaction)
     cpdef _commit_body(self, int token)
+
+    @cython.locals(service=Service, queue_id=str)
+    cpdef _discard_body(self, Transaction transaction, int token)
 
     @cython.locals(service=Service, seconds=double)
     cpdef finish_mail(self, PendingMail mail, item, error)
 
     @cython.locals(session=Session)
-    cpdef _resume(self, int token, verdict)
+    cpdef _resume(self, int token, Verdict verdict)

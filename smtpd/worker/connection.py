@@ -6,21 +6,23 @@ fires, so nothing is re-armed per line. Never parses, never formats a log line (
 
 from __future__ import annotations
 
-import time
 import traceback
 
+from smtpd import _io
 from smtpd._parser import find_header
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope
-from smtpd.mail.verdict import Verdict
+from smtpd.mail.verdict import Verdict, accept_as
 from smtpd.net.loop import Timer
 from smtpd.net.stream import READ_BYTES, Stream, StreamOwner
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
+from smtpd.proto.content import make_envelope
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.events import Event
 from smtpd.proto.session import Session
 from smtpd.proto.trace import received_field
+from smtpd.proto.transaction import Transaction
 from smtpd.spool.base import BodyWriter, SpoolItem
 from smtpd.worker.service import Service
 
@@ -29,6 +31,7 @@ _NOBODY = StreamOwner()
 # In C variables of the module (connection.pxd), for the path of every mail.
 _CHUNK, _BEGIN, _END = ev.BODY_CHUNK, ev.BODY_BEGIN, ev.BODY_END
 _CONTENT = states.CONTENT
+_READ_BYTES = READ_BYTES
 
 
 class PendingMail:
@@ -135,7 +138,7 @@ class Connection(StreamOwner):
                 self._line_started_at = now
         if session.paused:
             self.stream.pause()
-        self._is_deep = end - start >= READ_BYTES
+        self._is_deep = end - start >= _READ_BYTES
         self._flush()
         return position
 
@@ -154,7 +157,7 @@ class Connection(StreamOwner):
         self.stream.owner = _NOBODY
         service = self.service
         service.connections.discard(self)
-        if self.session.tally:
+        if self.session.tally.count:
             service.account.count_tally(self.session.tally, self._counts)
         service.account.disconnected(self.client, self._ended, service.loop.now - self._started_at, self._counts)
 
@@ -183,8 +186,9 @@ class Connection(StreamOwner):
     def _flush(self) -> None:
         """Count and send what the session did; close when it is over."""
         session = self.session
-        if session.tally:
-            self.service.account.count_tally(session.tally, self._counts)
+        if session.tally.count:
+            service = self.service
+            service.account.count_tally(session.tally, self._counts)
         if session.output:
             output = session.take_output()
             if output:
@@ -195,8 +199,9 @@ class Connection(StreamOwner):
 
     def _handle_events(self) -> None:
         session = self.session
-        while session.events:
-            event = session.events.pop(0)
+        events = session.events  # the same list as long as the session lives
+        while events:
+            event = events.pop(0)
             kind = event.kind
             if kind == _CHUNK:
                 self._write_body(event.data)
@@ -215,9 +220,14 @@ class Connection(StreamOwner):
             elif kind == ev.DELAY:
                 self._delay(event)
 
-    def _begin_body(self, envelope: Envelope) -> None:
+    def _begin_body(self, transaction: Transaction) -> None:
         service = self.service
-        now_s = time.time()
+        if not service.keeps_mail:
+            if transaction.decoder is not None:
+                transaction.decoder.is_keeping = False
+            return
+        envelope = make_envelope(self.session, transaction)
+        now_s = _io.unix_us() / 1e6
         envelope.received_at_s = now_s
         queue_id = service.spool.next_queue_id()
         writer = service.spool.begin(queue_id, envelope)
@@ -225,10 +235,8 @@ class Connection(StreamOwner):
         self._head = b""
         if writer.wants_body:
             writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
-        else:
-            transaction = self.session.transaction
-            if transaction is not None and transaction.decoder is not None:  # else refused and over within this turn
-                transaction.decoder.is_keeping = False
+        elif transaction.decoder is not None:
+            transaction.decoder.is_keeping = False
 
     def _write_body(self, chunk: bytes) -> None:
         mail = self._mail
@@ -256,19 +264,39 @@ class Connection(StreamOwner):
             self.stream.resume()
 
     def _commit_body(self, token: int) -> None:
+        service = self.service
+        transaction = self.session.transaction
+        assert transaction is not None and transaction.decoder is not None
+        if not service.keeps_mail:
+            self._discard_body(transaction, token)
+            return
         mail = self._mail
         assert mail is not None
         self._mail = None
         if self._head:
             mail.message_id = find_header(self._head, b"message-id") or b""
             self._head = None
-        transaction = self.session.transaction
-        assert transaction is not None and transaction.decoder is not None
         mail.size_bytes = transaction.decoder.size_bytes
-        mail.started_at = self.service.loop.now
+        mail.started_at = service.loop.now
         mail.token = token
         self._committing = mail
-        self.service.spool.commit(mail.writer, mail.on_committed)
+        service.spool.commit(mail.writer, mail.on_committed)
+
+    def _discard_body(self, transaction: Transaction, token: int) -> None:
+        """The whole of custody where nothing is kept."""
+        service = self.service
+        assert transaction.decoder is not None
+        queue_id = service.spool.next_queue_id()
+        service.account.accepted(
+            transaction.reverse_path,
+            len(transaction.recipients),
+            queue_id,
+            self.client,
+            b"",
+            transaction.decoder.size_bytes,
+            _io.monotonic_s() - service.loop.now,
+        )
+        self._resume(token, accept_as(queue_id))
 
     def _abort_body(self) -> None:
         mail = self._mail
@@ -290,12 +318,12 @@ class Connection(StreamOwner):
             if item is not None:
                 service.spool.settle(item, None, 0.0, False, _ignore_settled)
             return
-        result = "discarded" if item is None else "accepted"
-        seconds = time.monotonic() - mail.started_at
+        seconds = _io.monotonic_s() - mail.started_at
+        envelope = mail.envelope
         service.account.accepted(
-            mail.envelope, mail.queue_id, self.client, mail.message_id, mail.size_bytes, seconds, result
+            envelope.reverse_path, len(envelope.recipients), mail.queue_id, self.client, mail.message_id, mail.size_bytes, seconds
         )  # fmt: skip
-        self._resume(mail.token, Verdict(queue_id=mail.queue_id))
+        self._resume(mail.token, accept_as(mail.queue_id))
         if item is not None:
             service.on_accepted(item)
 

@@ -138,7 +138,7 @@ class Worker:
         acceptors = []
         spool = with_copies(self._spool, router)
         for listener in boot.listeners:
-            account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging)
+            account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging, self._spool.keeps_mail)
             rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full)
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,

@@ -6,6 +6,7 @@ cdef class Service:
     cdef readonly Loop loop
     cdef readonly object limits
     cdef readonly object spool
+    cdef readonly bint keeps_mail
     cdef readonly ListenerAccount account
     cdef readonly object rules_for
     cdef readonly object on_accepted

@@ -27,6 +27,7 @@ class Service:
         "data_timeout",
         "dates",
         "hostname",
+        "keeps_mail",
         "limits",
         "loop",
         "on_accepted",
@@ -50,6 +51,7 @@ class Service:
         self.loop = loop
         self.limits = limits
         self.spool = spool
+        self.keeps_mail = spool.keeps_mail
         self.account = account
         self.rules_for = rules_for
         self.on_accepted = on_accepted

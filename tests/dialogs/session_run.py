@@ -19,6 +19,7 @@ from smtpd.mail.verdict import Verdict
 from smtpd.policy.relay import RelayChecks
 from smtpd.proto import events as ev
 from smtpd.proto import replies
+from smtpd.proto.content import make_envelope
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
 from smtpd.proto.session import Session
@@ -113,7 +114,7 @@ class SessionWay:
             match event.kind:
                 case ev.BODY_BEGIN:
                     assert self._body is None, "a body began before the last one was settled"
-                    self._envelope, self._body = event.data, b""
+                    self._envelope, self._body = make_envelope(self._session, event.data), b""
                 case ev.BODY_CHUNK:
                     assert self._body is not None, "content without a body"
                     self._body += event.data

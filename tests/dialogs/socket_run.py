@@ -33,6 +33,7 @@ class SpoolInMemory:
     """Takes custody at once, or refuses it as the dialog's option says."""
 
     is_full = False
+    keeps_mail = True
 
     def __init__(self, server: Server, option: str, wants_body: bool) -> None:
         self.server = server

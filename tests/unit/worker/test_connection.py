@@ -50,6 +50,7 @@ class Writer:
 
 class Spool:
     is_full = False
+    keeps_mail = True
 
     def __init__(self):
         self.writers, self.commits, self.settled = [], [], []

@@ -1,0 +1,6 @@
+from smtpd.mail.reply cimport Reply, make_success
+
+
+cdef bytes _QUEUED
+
+cpdef Reply queued(str queue_id)
