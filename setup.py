@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 Options.warning_errors = True
 is_traced = bool(os.environ.get("SMTPD_LINETRACE"))
 macros = [("CYTHON_TRACE_NOGIL", "1")] if is_traced else []
-flags = ["-O2", "-Wall", "-Werror", "-Wno-unused-function", "-Wno-unreachable-code", "-g0"]
+flags = ["-O2", "-Wall", "-Werror", "-Wno-unused-function", "-Wno-unreachable-code", "-g0", "-fno-plt"]
 
 MODULES = runpy.run_path("smtpd/compiled.py")["MODULES"]
 
@@ -28,6 +28,8 @@ directives = {
     "language_level": 3,
     "linetrace": is_traced,
     "warn.unused": False,
+    "auto_pickle": False,
+    "binding": False,  # plain functions: nobody looks at their signatures
     "annotation_typing": False,  # types are the .pxd's; annotations are for mypy
 }
 

@@ -1,7 +1,7 @@
 """User-space instructions a mail costs on the loop thread, counted by valgrind: the same number however busy the machine is.
 
 Clients and server share one process and take turns; only what runs inside `Loop.turn` is counted (callgrind's toggle), so
-clients, start-up and helper threads stay out. Two runs of different lengths are subtracted, so that what is done once stays out as well.
+clients, start-up and helper threads stay out. Two runs of different lengths are subtracted: what is done once stays out as well.
 The kernel's share doesn't show here: `bench.compare` measures the whole.
 """
 

@@ -5,6 +5,8 @@ call then waits up to a switch interval to get it back. These calls never block 
 raise, and return a negative errno instead of failing: -11 is EAGAIN. EINTR is retried inside.
 """
 
+from typing import final
+
 def recv_into(fd: int, buffer: bytearray, offset: int, size: int) -> int:
     """recv(2) up to `size` octets into `buffer` at `offset`; 0 at the end of the stream, -errno on failure."""
 
@@ -28,8 +30,18 @@ def start_connect_unix(path: bytes) -> tuple[int, int]:
 def finish_connect(fd: int) -> int:
     """What became of a started connect: 0 or an errno. A socket connected to itself counts as refused."""
 
-def epoll_wait_now(epfd: int, max_events: int) -> list[tuple[int, int]]:
-    """epoll_wait(2) with timeout 0 that keeps the GIL: [(descriptor, event mask)]; empty on any failure."""
+@final
+class Poller:
+    """epoll_wait(2) on an epoll descriptor, and what it found: `count` pairs of descriptor and event mask, 256 at most."""
+
+    count: int
+    def __init__(self, epfd: int) -> None: ...
+    def wait_now(self) -> int:
+        """Look without waiting, keep the GIL; return `count`, 0 on any failure."""
+    def wait(self, longest_s: float) -> int:
+        """Wait without the GIL, for ever when `longest_s` is negative; return `count`. A signal ends it early. OSError."""
+    def descriptor(self, position: int) -> int: ...
+    def mask(self, position: int) -> int: ...
 
 def shutdown_write(fd: int) -> int:
     """shutdown(2) of the write side; 0 or -errno."""

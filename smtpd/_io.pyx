@@ -1,7 +1,11 @@
+# cython: auto_pickle=False, autotestdict=False
 # System calls on raw descriptors that keep the GIL; _io.pyi is the documented face.
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
+from cpython.exc cimport PyErr_CheckSignals
 from libc.errno cimport errno, EAFNOSUPPORT, EBADF, ECONNREFUSED, EINPROGRESS, EINTR, EINVAL, ENAMETOOLONG
+from libc.math cimport ceil
 from libc.string cimport memcmp, memcpy, memset
 from libc.stdint cimport uint32_t, uint64_t
 
@@ -64,11 +68,6 @@ cdef extern from "unistd.h" nogil:
     ssize_t c_write "write"(int fd, const void *buf, size_t size)
 
 cdef extern from "sys/epoll.h" nogil:
-    union epoll_data_t:
-        int fd
-    struct epoll_event:
-        uint32_t events
-        epoll_data_t data
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
 cdef extern from "time.h" nogil:
@@ -79,7 +78,7 @@ cdef extern from "time.h" nogil:
     int CLOCK_MONOTONIC, CLOCK_REALTIME
 
 cdef enum:
-    MAX_EVENTS = 512
+    MAX_EVENTS = 256  # as the array size in _io.pxd
 
 
 cpdef double monotonic_s() noexcept:
@@ -257,17 +256,36 @@ def finish_connect(int fd):
     return 0
 
 
-cpdef list epoll_wait_now(int epfd, int max_events):
-    cdef epoll_event events[MAX_EVENTS]
-    cdef int i, n
-    cdef list ready
-    if max_events > MAX_EVENTS:
-        max_events = MAX_EVENTS
-    n = epoll_wait(epfd, events, max_events, 0)
-    ready = []
-    for i in range(n):
-        ready.append((events[i].data.fd, events[i].events))
-    return ready
+@cython.final
+cdef class Poller:
+    def __init__(self, int epfd):
+        self._epfd = epfd
+
+    cpdef int wait_now(self) noexcept:
+        self.count = max(epoll_wait(self._epfd, self._events, MAX_EVENTS, 0), 0)
+        return self.count
+
+    cpdef int wait(self, double longest_s) except -1:
+        cdef int timeout_ms = -1
+        cdef int found, code = 0
+        if longest_s >= 0:
+            timeout_ms = <int>min(ceil(longest_s * 1000), 1e9)
+        with nogil:
+            found = epoll_wait(self._epfd, self._events, MAX_EVENTS, timeout_ms)
+            if found < 0:
+                code = errno
+        self.count = max(found, 0)
+        if code == EINTR:
+            PyErr_CheckSignals()
+        elif code:
+            raise OSError(code, "epoll_wait failed")
+        return self.count
+
+    cpdef int descriptor(self, int position) noexcept:
+        return self._events[position].data.fd if 0 <= position < self.count else -1
+
+    cpdef int mask(self, int position) noexcept:
+        return <int>self._events[position].events if 0 <= position < self.count else 0
 
 
 cpdef int shutdown_write(int fd) except? -1000000:

@@ -14,6 +14,7 @@ MODULES = (
     "smtpd._parser",
     "smtpd._scan",
     "smtpd._tally",
+    "smtpd._text",
     "smtpd._io",
     "smtpd._wire",
     "smtpd.metrics._cells",

@@ -1,18 +1,16 @@
 from smtpd cimport _io
+from smtpd._text cimport join_number
 
 cimport cython
 
 
-cdef long long _PAIR_BASE
-cdef list _PAIRS
+cdef int _CLOCK_DIGITS
 
 
 cdef class QueueIdMaker:
     cdef str _origin
-    cdef str _head
     cdef long long _last_us
-    cdef long long _head_value
     cdef object _clock
 
-    @cython.locals(now_us=cython.longlong, last_us=cython.longlong, head=cython.longlong)
+    @cython.locals(now_us=cython.longlong)
     cpdef str next_id(self)

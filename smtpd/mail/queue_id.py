@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from smtpd import _io
+from smtpd._text import join_number
 
 ALPHABET = "0123456789BCDFGHJKLMNPQRSTVWXYZbcdfghjklmnpqrstvwxyz"  # ASCII order, so text order is time order
 CLOCK_DIGITS = 10
@@ -17,20 +18,13 @@ MAX_NODE = 4095
 MAX_SHARD = 4095
 LENGTH = CLOCK_DIGITS + ORIGIN_DIGITS
 
-_PAIRS = [a + b for a in ALPHABET for b in ALPHABET]
-_PAIR_BASE = len(_PAIRS)
+_CLOCK_DIGITS = CLOCK_DIGITS  # in a C variable of the module
 _VALUES = {letter: value for value, letter in enumerate(ALPHABET)}
 
 
 def encode_number(value: int, digits: int) -> str:
     """Return `value` >= 0 in base 52, `digits` characters wide; raises OverflowError if it does not fit."""
-    out = []
-    for _ in range(digits):
-        value, rest = divmod(value, 52)
-        out.append(ALPHABET[rest])
-    if value:
-        raise OverflowError("number does not fit into the queue id")
-    return "".join(reversed(out))
+    return join_number(value, digits, "")
 
 
 def parse_queue_id(text: str) -> tuple[int, int, int]:
@@ -52,7 +46,7 @@ class QueueIdMaker:
     `clock` returns ns since 1970, None: the system's.
     """
 
-    __slots__ = ("_clock", "_head", "_head_value", "_last_us", "_origin")
+    __slots__ = ("_clock", "_last_us", "_origin")
 
     def __init__(self, node: int, shard: int, floor_us: int = 0, clock: Callable[[], int] | None = None) -> None:
         if not (0 <= node <= MAX_NODE and 0 <= shard <= MAX_SHARD):
@@ -60,8 +54,6 @@ class QueueIdMaker:
         self._origin = encode_number(node << 12 | shard, ORIGIN_DIGITS)
         self._last_us = floor_us
         self._clock = clock
-        self._head_value = -1
-        self._head = ""
 
     @property
     def last_us(self) -> int:
@@ -71,11 +63,7 @@ class QueueIdMaker:
     def next_id(self) -> str:
         """Return a new id, greater than all before it."""
         now_us = _io.unix_us() if self._clock is None else self._clock() // 1000
-        last_us = self._last_us
-        now_us = now_us if now_us > last_us else last_us + 1
+        if now_us <= self._last_us:
+            now_us = self._last_us + 1
         self._last_us = now_us
-        head = now_us // _PAIR_BASE  # all but the last two digits stay as they are for 2.7 ms
-        if head != self._head_value:
-            self._head_value = head
-            self._head = encode_number(head, CLOCK_DIGITS - 2)
-        return self._head + _PAIRS[now_us - head * _PAIR_BASE] + self._origin
+        return join_number(now_us, _CLOCK_DIGITS, self._origin)

@@ -2,6 +2,9 @@ from smtpd cimport _io
 cimport cython
 
 
+cdef int _READ, _WRITE, _READ_MASK, _WRITE_MASK
+
+
 cdef class Timer:
     cdef readonly double when
     cdef public object fn
@@ -9,10 +12,15 @@ cdef class Timer:
     cpdef cancel(self)
 
 
+cdef class Handler:
+    cdef readonly object on_readable
+    cdef readonly object on_writable
+
+
 cdef class Loop:
     cdef object _epoll
-    cdef int _epoll_fd
-    cdef dict _handlers
+    cdef _io.Poller _poller
+    cdef list _handlers
     cdef list _timers
     cdef long _timer_count
     cdef object _ready
@@ -25,18 +33,27 @@ cdef class Loop:
     cdef public double now
     cdef public double turn_started_at
 
+    cpdef Handler _find(self, int fd)
+    @cython.locals(known=Handler)
     cpdef add_reader(self, int fd, on_readable)
+    @cython.locals(known=Handler)
     cpdef add_writer(self, int fd, on_writable)
+    @cython.locals(known=Handler)
     cpdef remove_reader(self, int fd)
+    @cython.locals(known=Handler)
     cpdef remove_writer(self, int fd)
     cpdef forget(self, int fd)
+    @cython.locals(known=Handler, events=int, before=int)
     cpdef _register(self, int fd, on_readable, on_writable)
     cpdef Timer call_at(self, double when, fn)
     cpdef Timer call_later(self, double delay_s, fn)
     cpdef stop(self)
 
-    @cython.locals(events=list, fd=int, mask=int, handler=tuple, until_timer_s=double)
+    @cython.locals(found=int, wait_s=double, until_timer_s=double, now=double)
     cpdef turn(self, max_wait_s=*)
+
+    @cython.locals(poller=_io.Poller, i=int, fd=int, mask=int, handler=Handler)
+    cpdef _handle_events(self)
 
     cpdef _on_wake(self)
     cpdef _run_timers(self)

@@ -3,7 +3,7 @@
 Owns the epoll set and the order within a turn: posted calls, ready calls, events, due timers, then the end-of-turn hooks.
 Never blocks but in epoll, knows nothing of mail. A callback that raises ends the loop: `run` passes it on.
 
-Waiting is done in two steps: first without giving the GIL up (`_io.epoll_wait_now`), and only when nothing is ready with a
+Waiting is done in two steps: first without giving the GIL up (`_io.Poller.wait_now`), and only when nothing is ready with a
 blocking call that does. Under load a busy helper thread can then take the GIL only by the interpreter's switch interval.
 """
 
@@ -14,7 +14,6 @@ import os
 import select
 import signal
 import socket
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -23,7 +22,7 @@ from smtpd import _io
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
-_MAX_EVENTS = 256
+_READ, _WRITE = READ, WRITE  # in C variables of the module (loop.pxd), as the masks are
 _READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as well
 _WRITE_MASK = ~READ
 
@@ -41,13 +40,23 @@ class Timer:
         self.fn = None
 
 
+class Handler:
+    """Who watches a descriptor. Replaced, never changed."""
+
+    __slots__ = ("on_readable", "on_writable")
+
+    def __init__(self, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None) -> None:
+        self.on_readable = on_readable
+        self.on_writable = on_writable
+
+
 class Loop:
     """One per process. `now` is the monotonic time in seconds of the current turn."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._epoll_fd = self._epoll.fileno()
-        self._handlers: dict[int, tuple[Callable[[], object] | None, Callable[[], object] | None]] = {}
+        self._poller = _io.Poller(self._epoll.fileno())
+        self._handlers: list[Handler | None] = []  # by descriptor
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_count = 0
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
@@ -57,7 +66,7 @@ class Loop:
         self._is_running = False
         self._signal_pair: tuple[socket.socket, ...] = ()
         self._turn_hooks: list[Callable[[], object]] = []
-        self.now = time.monotonic()
+        self.now = _io.monotonic_s()
         self.turn_started_at = self.now
         self.add_reader(self._wake_fd, self._on_wake)
 
@@ -65,36 +74,48 @@ class Loop:
 
     def add_reader(self, fd: int, on_readable: Callable[[], object]) -> None:
         """Call `on_readable` in each turn in which `fd` is readable, at its end, or broken."""
-        self._register(fd, on_readable, self._handlers.get(fd, (None, None))[1])
+        known = self._find(fd)
+        self._register(fd, on_readable, known.on_writable if known is not None else None)
 
     def add_writer(self, fd: int, on_writable: Callable[[], object]) -> None:
         """Call `on_writable` in each turn in which `fd` takes bytes or is broken."""
-        self._register(fd, self._handlers.get(fd, (None, None))[0], on_writable)
+        known = self._find(fd)
+        self._register(fd, known.on_readable if known is not None else None, on_writable)
 
     def remove_reader(self, fd: int) -> None:
-        if fd in self._handlers:
-            self._register(fd, None, self._handlers[fd][1])
+        known = self._find(fd)
+        if known is not None:
+            self._register(fd, None, known.on_writable)
 
     def remove_writer(self, fd: int) -> None:
-        if fd in self._handlers:
-            self._register(fd, self._handlers[fd][0], None)
+        known = self._find(fd)
+        if known is not None:
+            self._register(fd, known.on_readable, None)
 
     def forget(self, fd: int) -> None:
         """Stop watching `fd`; call it before the descriptor is closed."""
-        if self._handlers.pop(fd, None) is not None:
+        if self._find(fd) is not None:
+            self._handlers[fd] = None
             self._epoll.unregister(fd)
 
+    def _find(self, fd: int) -> Handler | None:
+        return self._handlers[fd] if 0 <= fd < len(self._handlers) else None
+
     def _register(self, fd: int, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None) -> None:
-        events = (READ if on_readable else 0) | (WRITE if on_writable else 0)
-        known = self._handlers.get(fd)
+        events = (_READ if on_readable is not None else 0) | (_WRITE if on_writable is not None else 0)
+        known = self._find(fd)
         if not events:
             if known is not None:
                 self.forget(fd)
             return
-        self._handlers[fd] = (on_readable, on_writable)
+        if fd >= len(self._handlers):
+            self._handlers.extend([None] * (fd + 64 - len(self._handlers)))
+        self._handlers[fd] = Handler(on_readable, on_writable)
         if known is None:
             self._epoll.register(fd, events)
-        elif events != (READ if known[0] else 0) | (WRITE if known[1] else 0):
+            return
+        before = (_READ if known.on_readable is not None else 0) | (_WRITE if known.on_writable is not None else 0)
+        if events != before:
             self._epoll.modify(fd, events)
 
     # --- calls -------------------------------------------------------------------------------------------------------
@@ -161,35 +182,44 @@ class Loop:
 
     def turn(self, max_wait_s: float | None = None) -> None:
         """One turn: wait (at most `max_wait_s`) until something is to be done, do it."""
-        events = _io.epoll_wait_now(self._epoll_fd, _MAX_EVENTS)
-        if not events and not self._ready and not self._posted:
-            wait_s = max_wait_s
+        found = self._poller.wait_now()
+        if not found and not self._ready and not self._posted:
+            wait_s = -1.0 if max_wait_s is None else max(max_wait_s, 0.0)
             if self._timers:
-                until_timer_s = self._timers[0][0] - time.monotonic()
-                wait_s = until_timer_s if wait_s is None else min(wait_s, until_timer_s)
-            if wait_s is None or wait_s > 0:
-                events = self._epoll.poll(wait_s, _MAX_EVENTS)
-        self.now = self.turn_started_at = time.monotonic()
+                until_timer_s = self._timers[0][0] - _io.monotonic_s()
+                if wait_s < 0 or until_timer_s < wait_s:
+                    wait_s = max(until_timer_s, 0.0)
+            if wait_s:
+                found = self._poller.wait(wait_s)
+        now = _io.monotonic_s()
+        self.now = now
+        self.turn_started_at = now
         if self._ready:
             for _ in range(len(self._ready)):
                 fn, args = self._ready.popleft()
                 fn(*args)
-        handlers = self._handlers
-        for fd, mask in events:
-            handler = handlers.get(fd)
-            if handler is None:
-                continue
-            on_readable, on_writable = handler
-            if on_writable is not None and mask & _WRITE_MASK:
-                on_writable()
-                if on_readable is not None and handlers.get(fd) is not handler:
-                    continue
-            if on_readable is not None and mask & _READ_MASK:
-                on_readable()
+        if found:
+            self._handle_events()
         if self._timers and self._timers[0][0] <= self.now:
             self._run_timers()
         for hook in self._turn_hooks:
             hook()
+
+    def _handle_events(self) -> None:
+        """Call who watches the descriptors that the poller has found, in its order."""
+        poller = self._poller
+        for i in range(poller.count):
+            fd = poller.descriptor(i)
+            handler = self._find(fd)
+            if handler is None:
+                continue
+            mask = poller.mask(i)
+            if handler.on_writable is not None and mask & _WRITE_MASK:
+                handler.on_writable()
+                if handler.on_readable is not None and self._find(fd) is not handler:
+                    continue
+            if handler.on_readable is not None and mask & _READ_MASK:
+                handler.on_readable()
 
     def _on_wake(self) -> None:
         _io.drain_eventfd(self._wake_fd)

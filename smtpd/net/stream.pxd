@@ -4,6 +4,10 @@ from smtpd.net.loop cimport Loop, Timer
 cimport cython
 
 
+cdef bytearray _BUFFER
+cdef Py_ssize_t _READ_BYTES, _EAGAIN
+
+
 cdef class StreamOwner:
     cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef on_end(self)

@@ -26,6 +26,8 @@ LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last 
 LINGER_BYTES = 64 * 1024
 _EARLY = "TLS handshake: the peer had sent more, in the clear, before it began"
 _ENDED = "TLS handshake: the peer closed the connection"
+# In C variables of the module (stream.pxd), for the path of every mail.
+_READ_BYTES = READ_BYTES
 _EAGAIN = -errno.EAGAIN
 _BUFFER = bytearray(READ_BYTES)  # one for all: whatever is not taken during the call is copied
 
@@ -197,7 +199,7 @@ class Stream:
             self._unwatch()
             return
         owner = self.owner
-        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        count = _io.recv_into(self.fd, _BUFFER, 0, _READ_BYTES)
         if count > 0:
             taken = owner.on_data(_BUFFER, 0, count)
             if taken < count and self.is_open:
@@ -274,7 +276,7 @@ class Stream:
 
     def _discard(self) -> None:
         """Read and forget while closing."""
-        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        count = _io.recv_into(self.fd, _BUFFER, 0, _READ_BYTES)
         if count == _EAGAIN:
             return
         self._linger_bytes += max(count, 0)

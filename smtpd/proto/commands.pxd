@@ -12,6 +12,7 @@ cimport cython
 
 cdef PathScan _SCAN
 cdef Reply _SENDER_OK, _RECIPIENT_OK
+cdef Verdict _GO_ON
 cdef int _MAIL, _RCPT
 cdef object _NO_PARAMETERS, _RECIPIENT
 

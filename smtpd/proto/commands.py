@@ -27,6 +27,7 @@ HELO_LENGTH = 255  # RFC 5321 4.5.3.1.2
 _SCAN = PathScan()
 _SENDER_OK, _RECIPIENT_OK = replies.SENDER_OK, replies.RECIPIENT_OK
 _MAIL, _RCPT = states.MAIL, states.RCPT
+_GO_ON = GO_ON
 _NO_PARAMETERS = NO_PARAMETERS
 _RECIPIENT = Recipient
 
@@ -79,7 +80,7 @@ def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
             ask(session, states.PAUSED_MAIL, ev.STAGE_MAIL)
             return None
         return judge_mail(session, verdict)
-    return judge_mail(session, GO_ON)
+    return judge_mail(session, _GO_ON)
 
 
 def judge_mail(session: Dialogue, verdict: Verdict) -> Reply:
@@ -122,7 +123,7 @@ def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
     else:
         recipient = _RECIPIENT(path, domain, notify, orcpt)
     if not rules.has_checks:
-        return judge_rcpt(session, GO_ON, recipient)
+        return judge_rcpt(session, _GO_ON, recipient)
     verdict = rules.checks.at_rcpt(session, recipient)
     if verdict is None:
         ask(session, states.PAUSED_RCPT, ev.STAGE_RCPT, recipient)

@@ -204,6 +204,6 @@ def finish_body(session: Dialogue, verdict: Verdict) -> None:
         verdict.reply or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
     ]
     for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
-        session.output.append(reply.wire)
+        session.put(reply.wire)
         session.tally.add(-reply.code)
     session.answer(verb, answers[-1])

@@ -19,7 +19,8 @@ cdef class Dialogue:
     cdef public bint is_draining
     cdef public Transaction transaction
     cdef public Tally tally
-    cdef public list output
+    cdef public bytes output
+    cdef public list more_output
     cdef public list events
     cdef public int token
     cdef public object pending
@@ -27,6 +28,7 @@ cdef class Dialogue:
     cdef public int junk_count
     cdef public int mail_count
 
+    cpdef put(self, bytes wire)
     cpdef abort(self, Reply reply, str reason)
     cpdef answer(self, int verb, Reply reply)
     cpdef _count_error(self, Reply reply)

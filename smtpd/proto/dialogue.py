@@ -48,6 +48,7 @@ class Dialogue:
         "is_tls",
         "junk_count",
         "mail_count",
+        "more_output",
         "output",
         "paused",
         "peer",
@@ -70,7 +71,8 @@ class Dialogue:
         self.is_draining = False
         self.transaction: Transaction | None = None
         self.tally = Tally()
-        self.output: list[bytes] = []
+        self.output: bytes | None = None  # the first reply to be sent: mostly the only one
+        self.more_output: list[bytes] = []
         self.events: list[Event] = []
         self.token = 0
         self.pending: Recipient | Reply | None = None
@@ -82,6 +84,13 @@ class Dialogue:
     def is_between_transactions(self) -> bool:
         return self.state <= states.GREETED and not self.paused
 
+    def put(self, wire: bytes) -> None:
+        """Queue octets for the peer; `Session.take_output` hands them out."""
+        if self.output is None:
+            self.output = wire
+        else:
+            self.more_output.append(wire)
+
     def abort(self, reply: Reply | None, reason: str) -> None:
         """End the session from outside: a timer (`reply` says so) or a peer that is gone (None)."""
         if self.state == states.CLOSED:
@@ -90,7 +99,7 @@ class Dialogue:
         self.paused = PAUSED_NOT
         self.token += 1
         if reply is not None:
-            self.output.append(reply.wire)
+            self.put(reply.wire)
             self.tally.add(-reply.code)
         self.close(reason)
 
@@ -100,7 +109,7 @@ class Dialogue:
         """Queue the reply and count it; None: a later `resume` answers."""
         if reply is None:
             return
-        self.output.append(reply.wire)
+        self.put(reply.wire)
         self.tally.add(verb * 1000 + reply.code)
         if reply.is_error:
             self._count_error(reply)

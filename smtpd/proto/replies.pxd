@@ -1,3 +1,4 @@
+from smtpd._text cimport make_line
 from smtpd.mail.reply cimport Reply, make_success
 
 

@@ -6,6 +6,7 @@ and constant but for the functions at the end, whose arguments are octets that w
 
 from __future__ import annotations
 
+from smtpd._text import make_line
 from smtpd.mail.reply import Reply, make_success
 
 # --- success ---------------------------------------------------------------------------------------------------------
@@ -78,7 +79,7 @@ TOO_MUCH_JUNK = Reply(b"421 4.7.0 Error: too many commands without a mail", clos
 
 def queued(queue_id: str) -> Reply:
     """The promise: custody is durable."""
-    return make_success(250, _QUEUED + queue_id.encode("ascii") + b"\r\n")
+    return make_success(250, make_line(_QUEUED, queue_id))
 
 
 def queued_for(queue_id: str, mailbox: bytes) -> Reply:

@@ -10,7 +10,7 @@ cimport cython
 
 cdef long _IS_JUNK
 cdef int _CHECKED_FLAGS, _BDAT, _MAIL, _RCPT, _DATA, _VERB_COUNT, _CONTENT, _CLOSED
-cdef int _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY
+cdef int _COMMANDS_PER_TURN, _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY
 
 
 cdef class Session(Dialogue):
@@ -21,7 +21,7 @@ cdef class Session(Dialogue):
     @cython.locals(reader=CommandReader, position=Py_ssize_t, budget=int)
     cpdef Py_ssize_t receive(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1
 
-    @cython.locals(output=list)
+    @cython.locals(octets=bytes)
     cpdef bytes take_output(self)
 
     @cython.locals(what=int)

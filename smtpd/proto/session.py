@@ -31,6 +31,7 @@ _JUNK = {p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VER
 _IS_JUNK = sum(1 << verb for verb in _JUNK)
 _BDAT, _MAIL, _RCPT, _DATA = p.VERB_BDAT, p.VERB_MAIL, p.VERB_RCPT, p.VERB_DATA
 _VERB_COUNT = p.VERB_COUNT
+_COMMANDS_PER_TURN = COMMANDS_PER_TURN
 _CONTENT = states.CONTENT
 _CLOSED = states.CLOSED
 _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY = PAUSED_NOT, PAUSED_BODY, PAUSED_DELAY
@@ -49,14 +50,14 @@ class Session(Dialogue):
 
     def start(self) -> None:
         """Greet."""
-        self.output.append(self.rules.greeting)
+        self.put(self.rules.greeting)
         self.tally.add(-220)
 
     def receive(self, data: bytearray, start: int, end: int) -> int:
         """Take data[start:end] as far as the session's state lets it; return the position after the last octet taken."""
         position = start
         reader = self._reader
-        budget = COMMANDS_PER_TURN
+        budget = _COMMANDS_PER_TURN
         while position < end and not self.paused:
             if self.state == _CONTENT:
                 position = take_content(self, data, position, end)
@@ -73,13 +74,13 @@ class Session(Dialogue):
 
     def take_output(self) -> bytes:
         """Return what is to be sent now: all replies since the last call."""
-        output = self.output
-        if not output:
+        octets = self.output
+        if octets is None or self.paused == _PAUSED_DELAY:
             return b""
-        if self.paused == _PAUSED_DELAY:
-            return b""
-        octets = output[0] if len(output) == 1 else b"".join(output)
-        output.clear()
+        self.output = None
+        if self.more_output:
+            octets += b"".join(self.more_output)
+            self.more_output.clear()
         return octets
 
     def next_event(self) -> Event | None:

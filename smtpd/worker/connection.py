@@ -189,7 +189,7 @@ class Connection(StreamOwner):
         if session.tally.count:
             service = self.service
             service.account.count_tally(session.tally, self._counts)
-        if session.output:
+        if session.output is not None:
             output = session.take_output()
             if output:
                 self.stream.write(output)

@@ -1,0 +1,10 @@
+"""Short texts that are made anew for each mail, each in one piece."""
+
+def join_number(value: int, digits: int, tail: str) -> str:
+    """Return `value` in base 52 (the alphabet of `mail.queue_id`), so many digits wide, and `tail` behind it.
+
+    ValueError: negative, or a tail that is not ASCII. OverflowError: it does not fit.
+    """
+
+def make_line(head: bytes, text: str) -> bytes:
+    """Return head, text and CRLF. ValueError: the text is not ASCII."""
