@@ -18,7 +18,7 @@ from typing import Any
 PAUSE_S = 0.02  # of those that are slow
 
 
-class Over(Exception):
+class OverError(Exception):
     """This connection is."""
 
 
@@ -37,22 +37,22 @@ def hang(talk: Conversation) -> None:
     """Say nothing until the client goes away."""
     while talk.sock.recv(65536):
         pass
-    raise Over
+    raise OverError
 
 
 def sit(talk: Conversation) -> None:
     """Neither say nor read anything."""
     talk.hop.is_over.wait()
-    raise Over
+    raise OverError
 
 
 def close(talk: Conversation) -> None:
-    raise Over
+    raise OverError
 
 
 def reset(talk: Conversation) -> None:
     talk.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    raise Over
+    raise OverError
 
 
 def garbage(talk: Conversation) -> None:
@@ -76,7 +76,7 @@ def trickle(talk: Conversation) -> None:
     talk.sock.sendall(b"250-")
     while not talk.hop.is_over.wait(PAUSE_S):
         talk.sock.sendall(b"x")
-    raise Over
+    raise OverError
 
 
 def flood(talk: Conversation) -> None:
@@ -90,7 +90,7 @@ def sip(talk: Conversation) -> None:
     while not talk.hop.is_over.wait(PAUSE_S):
         if not talk.sock.recv(1):
             break
-    raise Over
+    raise OverError
 
 
 class Conversation:
@@ -101,7 +101,7 @@ class Conversation:
         self._buffer = bytearray()
 
     def run(self) -> None:
-        with contextlib.suppress(Over, OSError):
+        with contextlib.suppress(OverError, OSError):
             if self.stage("greeting", b"220 hop.example ESMTP\r\n") < 400:
                 self._serve()
         with contextlib.suppress(OSError):
@@ -185,7 +185,7 @@ class Conversation:
     def _read(self) -> None:
         data = self.sock.recv(1 << 18)
         if not data:
-            raise Over
+            raise OverError
         self._buffer += data
 
 

@@ -71,7 +71,7 @@ def test_a_connection_takes_so_many_mails_and_no_more(rig: RelayRig, hop: NextHo
 
 
 def test_an_old_connection_is_not_used_again(rig: RelayRig, hop: NextHop) -> None:
-    transport = rig.make(hop.name, connection_age=0.001)
+    transport = rig.make(hop.name, connection_age=0.001, quit_timeout=0.1)
     for _ in range(3):
         deliver(rig, transport)
         rig.await_closed(transport)
@@ -173,8 +173,8 @@ def test_the_window_halves_with_each_failure_and_is_never_less_than_one(rig: Rel
 
 def test_the_host_has_no_more_connections_than_it_may_and_those_without_one_get_theirs(rig: RelayRig, hop: NextHop) -> None:
     """Two workers, one connection for both: the one that keeps it lets it go for the other, which has mail."""
-    first = rig.make(hop.name, column=0, route={"connections": 1})
-    second = rig.make(hop.name, column=1, route={"connections": 1})
+    first = rig.make(hop.name, column=0, route={"connections": 1}, quit_timeout=0.1)
+    second = rig.make(hop.name, column=1, route={"connections": 1}, quit_timeout=0.1)
     deliver(rig, first)
     most = 0
     queue = [rig.send(second) for _ in range(4)]
@@ -190,8 +190,8 @@ def test_the_host_has_no_more_connections_than_it_may_and_those_without_one_get_
 
 
 def test_a_busy_worker_does_not_keep_the_only_connection_for_ever(rig: RelayRig, hop: NextHop) -> None:
-    first = rig.make(hop.name, column=0, route={"connections": 1})
-    second = rig.make(hop.name, column=1, route={"connections": 1})
+    first = rig.make(hop.name, column=0, route={"connections": 1}, quit_timeout=0.1)
+    second = rig.make(hop.name, column=1, route={"connections": 1}, quit_timeout=0.1)
     asked = []
 
     def go_on(sent: Sent) -> None:
