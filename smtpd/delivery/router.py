@@ -75,14 +75,18 @@ class Router:
         return route
 
     def has_route(self, domain: str) -> bool:
-        """Whether mail for the domain from anybody has anywhere to go."""
-        return self.route_for(domain) is not None
+        """Whether mail for the domain has anywhere to go, at least from some senders."""
+        return self.route_for(domain) is not None or (self._has_senders and bool(self._matches(domain)))
 
-    def _find(self, domain: str, sender: bytes) -> Route | None:
+    def _matches(self, domain: str) -> list[Route]:
+        """The routes of a domain, whoever sends, in order."""
         matches: list[Route] = [*self._patterns.get("*", ()), *self._patterns.get(domain, ())]
         for parent in _parents(domain):
             matches += self._patterns.get(parent, ())
-        for route in sorted(matches, key=lambda route: route.number):
+        return sorted(matches, key=lambda route: route.number)
+
+    def _find(self, domain: str, sender: bytes) -> Route | None:
+        for route in self._matches(domain):
             if not route.settings.senders or _is_among(sender, route.settings.senders):
                 return route
         return None

@@ -13,7 +13,7 @@ from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
-from smtpd.settings import BounceSettings, RouteSettings
+from smtpd.settings import RouteSettings
 from smtpd.spool.base import Body, SpoolItem
 from smtpd.transports.base import Done, LocalTransport
 
@@ -299,20 +299,3 @@ def test_connections_that_were_kept_are_closed_when_all_is_done(make: Callable[.
     assert drained == [True]
     assert bench.mx.is_closed
     assert bench.to_store.is_closed
-
-
-def test_routes_by_sender_and_of_bounces_are_destinations_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    routes = [
-        RouteSettings(domains=["*"], transport="discard", name="ours", senders=["example.com"]),
-        RouteSettings(domains=["example.org"], transport="discard", name="theirs"),
-    ]
-    router = Router(routes, BounceSettings(enabled=True, next_hop=["mx:"]))
-    bench = Bench(monkeypatch)
-    envelope = bench.store(b"a@example.org").item.envelope
-    assert str(router.route_of(envelope, "example.org")) == "Route(ours)"
-    envelope.reverse_path = b""
-    assert str(router.route_of(envelope, "example.org")) == "Route(theirs)"
-    envelope.via = "bounce"
-    assert str(router.route_of(envelope, "example.org")) == "Route(bounce)"
-    envelope.via = ""
-    assert router.route_of(envelope, "nowhere.example") is None
