@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-NAMES = ["compare", "idle", "busy_thread", "spread", "memory_mail", "parser_speed"]
+NAMES = ["compare", "idle", "busy_thread", "spread", "memory_mail", "parser_speed", "relay", "relay_hung", "backlog"]
 
 
 def main() -> int:
@@ -19,7 +19,8 @@ def main() -> int:
     codes = []
     for name in options.names or NAMES:
         print(f"--- {name}", file=sys.stderr)
-        code: int = importlib.import_module(f"bench.{name}").main(["--quick"] if options.quick else [])
+        module, arguments = ("relay", ["--hung"]) if name == "relay_hung" else (name, [])
+        code: int = importlib.import_module(f"bench.{module}").main(arguments + ["--quick"] * options.quick)
         codes.append(code)
     return max(codes)
 

@@ -50,14 +50,14 @@ class Measured:
         return self.cpu_ns / 1000 / self.mails
 
 
-def source_command(load: Load, mails: int, host: str, port: int) -> list[str]:
+def source_command(load: Load, mails: int, host: str, port: int, recipient: str = RECIPIENT) -> list[str]:
     """Return the smtp-source command line of a run."""
     program = shutil.which("smtp-source", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin:/sbin")
     if program is None:
         raise GeneratorError("smtp-source is not installed (it is part of Postfix)")
     kept = ["-d"] if load.is_kept else []
     numbers = ["-s", str(min(load.sessions, mails)), "-l", str(load.size_bytes), "-m", str(mails)]
-    return [program, *kept, *numbers, "-f", SENDER, "-t", RECIPIENT, f"{host}:{port}"]
+    return [program, *kept, *numbers, "-f", SENDER, "-t", recipient, f"{host}:{port}"]
 
 
 def drive(load: Load, mails: int, host: str, port: int, pid: int, timeout_s: float = 120.0, quiet_s: float = 60.0) -> Measured:

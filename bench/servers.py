@@ -155,28 +155,32 @@ class SmtpdSink(SmtpdServer):
 class SmtpdServe(SmtpdServer):
     """`smtpd serve`: custody in SQLite with synchronous=FULL before each 250, then a route that discards.
 
-    `workers` and `route` may be set on an instance before it starts.
+    `workers`, `route` and `first_tables` (whole tables of TOML before it) may be set on an instance before it starts.
     """
 
     name = "smtpd serve"
     is_durable = True
     weight = 0.5
     route = 'transport = "discard"'
+    first_tables = ""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.config = self.folder / "smtpd.toml"
+        self.metrics_port = free_port(self.host)
 
     def command(self) -> list[str]:
-        metrics_port = free_port(self.host)
-        config = self.folder / "smtpd.toml"
-        config.write_text(
+        self.config.write_text(
             f'hostname = "bench.example.net"\n'
             f"workers = {self.workers}\n"
             f'run_dir = "{self.folder}/run"\n\n'
             f'[[listener]]\nname = "mx"\naddress = "{self.host}:{self.port}"\n\n'
             f'[spool]\npath = "{self.folder}/spool"\n\n'
-            f'[[route]]\ndomains = ["*"]\n{self.route}\n\n'
-            f'[metrics]\naddress = "{self.host}:{metrics_port}"\n\n'
+            f'{self.first_tables}\n[[route]]\ndomains = ["*"]\n{self.route}\n\n'
+            f'[metrics]\naddress = "{self.host}:{self.metrics_port}"\n\n'
             f'[log]\ndestination = "{self.folder}/mail.log"\n'
         )
-        return [str(self.program), "serve", "-c", str(config)]
+        return [str(self.program), "serve", "-c", str(self.config)]
 
 
 class Postfix(Server):
