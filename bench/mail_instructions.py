@@ -64,7 +64,7 @@ class Rig:
                 hostname="bench.example.net",
                 run_dir=folder,
                 listener=[ListenerSettings(address="127.0.0.1:0", name="sink")],
-                spool=SpoolSettings(path=folder, reserve=0),
+                spool=SpoolSettings(path=folder),
                 route=[RouteSettings(domains=["*"], transport="discard", name="discard")],
                 log=LogSettings(level="info" if is_logging else "warning", destination=f"file:{folder}/log"),
             )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 ADDRESS_LIMIT = 300  # characters; RFC 5321 4.5.3.1.3 has 256 octets for a path
 TEXT_LIMIT = 600
+_ADDRESS_LIMIT = ADDRESS_LIMIT  # in a C variable of the module
 
 
 def clean_bytes(data: bytes, limit: int = ADDRESS_LIMIT) -> str:
@@ -37,7 +38,7 @@ def _escape(text: str, limit: int) -> str:
 
 def in_brackets(data: bytes) -> str:
     """Return an address for Postfix's `<…>`: brackets inside it can't end it."""
-    text = clean_bytes(data)
+    text = clean_bytes(data, _ADDRESS_LIMIT)
     if "<" in text or ">" in text:
         return text.replace("<", "\\x3c").replace(">", "\\x3e")
     return text

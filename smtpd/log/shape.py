@@ -16,6 +16,9 @@ MESSAGE_LIMIT = 1500  # characters of a warning's own text
 
 # Postfix's program for each transport: what delivers to a Maildir there is virtual(8).
 PROGRAMS = {"maildir": "virtual", "discard": "discard", "smtp": "smtp", "lmtp": "lmtp"}
+# In C variables of the module (shape.pxd).
+_TEXT_LIMIT, _ADDRESS_LIMIT = TEXT_LIMIT, ADDRESS_LIMIT
+_PROGRAMS = PROGRAMS
 Delays = tuple[float, float, float, float]
 
 
@@ -86,7 +89,7 @@ class PostfixShape:
         return f"{self._header('smtpd')}{queue_id}: client={_text(client)}"
 
     def message_id(self, queue_id: str, message_id: bytes) -> str:
-        return f"{self._header('cleanup')}{queue_id}: message-id={_octets(message_id, ADDRESS_LIMIT) or '<>'}"
+        return f"{self._header('cleanup')}{queue_id}: message-id={_octets(message_id, _ADDRESS_LIMIT) or '<>'}"
 
     def queued(self, queue_id: str, sender: bytes, size_bytes: int, recipient_count: int) -> str:
         header = self._header("qmgr")
@@ -106,7 +109,7 @@ class PostfixShape:
     ) -> str:
         a, b, c, d = delays
         return (
-            f"{self._header(PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={_text(relay)}, "
+            f"{self._header(_PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={_text(relay)}, "
             f"delay={seconds(delay_s)}, delays={seconds(a)}/{seconds(b)}/{seconds(c)}/{seconds(d)}, "
             f"dsn={dsn}, status={status} ({_text(text)})"
         )
@@ -131,7 +134,7 @@ class PostfixShape:
         protocol: str,
         helo: bytes,
     ) -> str:
-        said = _octets(reply, TEXT_LIMIT)
+        said = _octets(reply, _TEXT_LIMIT)
         if recipient is not None and stage == "RCPT":
             code, dsn, words = (said.split(" ", 2) + ["", ""])[:3]
             said = f"{code} {dsn} <{in_brackets(recipient)}>: {words}"

@@ -10,11 +10,14 @@ import os
 import time
 from collections.abc import Callable
 
+from smtpd import _io
+
 INFO = 6  # severities of RFC 3164
 WARNING = 4
 ERROR = 3
 LEVEL_NAMES = {INFO: "info", WARNING: "warning", ERROR: "error"}
 
+_INFO = INFO  # in a C variable of the module
 _FACILITY_MAIL = 2 << 3
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
@@ -22,7 +25,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 class Stamp:
     """`name` is the prefix of the programs ("postfix"). Local time in the header; `utc` is that of the last header made."""
 
-    def __init__(self, name: str, hostname: str, is_syslog: bool, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, name: str, hostname: str, is_syslog: bool, clock: Callable[[], float] | None = None) -> None:
         self.hostname = hostname
         self.pid = os.getpid()
         self.utc = ""
@@ -35,10 +38,10 @@ class Stamp:
 
     def header(self, program: str, severity: int = INFO) -> str:
         """Return what stands before the text of a line of `program` now."""
-        now = self._clock()
+        now = _io.unix_us() / 1e6 if self._clock is None else self._clock()
         if not self._begin <= now < self._end:  # the clock may also be set back
             self._turn(int(now))
-        header = self._headers.get(program if severity == INFO else (program, severity))
+        header = self._headers.get(program if severity == _INFO else (program, severity))
         return header or self._make(program, severity)
 
     def _turn(self, second: int) -> None:
@@ -53,5 +56,5 @@ class Stamp:
         header = f"{self._local} {self.hostname} {self._name}/{program}[{self.pid}]: "
         if self._is_syslog:
             header = f"<{_FACILITY_MAIL | severity}>{self._local} {self._name}/{program}[{self.pid}]: "
-        self._headers[program if severity == INFO else (program, severity)] = header
+        self._headers[program if severity == _INFO else (program, severity)] = header
         return header

@@ -20,6 +20,7 @@ _RELAY_DENIED = Verdict(replies.RELAY_DENIED, "relay_denied")
 _UNTRUSTED_ROUTING = Verdict(replies.UNTRUSTED_ROUTING, "relay_denied")
 _NO_ROUTE = Verdict(replies.NO_ROUTE, "other")
 _SPOOL_FULL = Verdict(replies.SPOOL_FULL, "other")
+_GO_ON = GO_ON
 _CACHED_DOMAINS = 10_000
 
 
@@ -46,19 +47,17 @@ class RelayChecks:
         self._known: dict[str, Verdict] = {}
 
     def at_mail(self, session: Dialogue) -> Verdict | None:
-        return _SPOOL_FULL if self._is_full() else GO_ON
+        return _SPOOL_FULL if self._is_full() else _GO_ON
 
     def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None:
         domain = recipient.domain
         if not domain:  # postmaster alone, RFC 5321 4.5.1
-            return GO_ON
+            return _GO_ON
         verdict = self._known.get(domain)
         if verdict is None:
             verdict = self._judge_domain(domain)
-        if verdict is GO_ON and not self._allows_untrusted_routing:
-            local = recipient.path.rpartition(b"@")[0]
-            if b"%" in local or b"!" in local or b"@" in local:
-                return _UNTRUSTED_ROUTING
+        if verdict is _GO_ON and not self._allows_untrusted_routing and _may_route(recipient.path):
+            return _UNTRUSTED_ROUTING
         return verdict
 
     def _judge_domain(self, domain: str) -> Verdict:
@@ -79,3 +78,9 @@ class RelayChecks:
             if domain in self._parents:
                 return True
         return False
+
+
+def _may_route(path: bytes) -> bool:
+    """Whether the local part holds what some servers take for a route."""
+    at = path.rfind(b"@")
+    return at > 0 and (path.find(b"%", 0, at) >= 0 or path.find(b"!", 0, at) >= 0 or path.find(b"@", 0, at) >= 0)

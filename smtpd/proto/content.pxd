@@ -4,6 +4,7 @@ from smtpd.mail.verdict cimport Verdict
 from smtpd.proto.dialogue cimport Dialogue
 from smtpd.proto.events cimport Event, make_event
 from smtpd.proto.replies cimport queued
+from smtpd.proto.trace cimport protocol_name
 from smtpd.proto.transaction cimport Transaction, begin_transaction, check_content_limits, check_whole_content
 
 cimport cython
@@ -16,6 +17,8 @@ cdef int _CONTENT, _GREETED, _PAUSED_BODY, _BEGIN, _CHUNK, _END, _BDAT, _DATA_EN
 cpdef Reply on_data(Dialogue session, CommandReader reader)
 
 cpdef begin_content(Dialogue session, Transaction transaction)
+cdef object _ENVELOPE
+
 cpdef make_envelope(Dialogue session, Transaction transaction)
 
 @cython.locals(transaction=Transaction, decoder=BodyDecoder, size_bytes=Py_ssize_t, limit=Py_ssize_t)

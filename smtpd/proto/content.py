@@ -29,6 +29,7 @@ CHUNK_DIGITS = 18  # a size of more is not counted by anybody
 CHUNK_SLACK_BYTES = 1 << 20  # a declared chunk that exceeds twice the limit by this is not swallowed
 # In C variables of the module (content.pxd), for the path of every mail.
 _START_DATA = replies.START_DATA
+_ENVELOPE = Envelope
 _CONTENT, _GREETED, _PAUSED_BODY = states.CONTENT, states.GREETED, states.PAUSED_BODY
 _BEGIN, _CHUNK, _END = ev.BODY_BEGIN, ev.BODY_CHUNK, ev.BODY_END
 _BDAT, _DATA_END = p.VERB_BDAT, p.VERB_DATA + END_OF_DATA
@@ -56,7 +57,7 @@ def make_envelope(session: Dialogue, transaction: Transaction) -> Envelope:
     """The envelope of a transaction whose body begins; the driver puts the time in."""
     parameters = transaction.parameters
     peer = session.peer
-    return Envelope(
+    return _ENVELOPE(
         transaction.reverse_path,
         transaction.recipients,
         peer.address,

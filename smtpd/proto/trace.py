@@ -50,7 +50,7 @@ def safe_helo(helo: bytes) -> bytes:
     """Return the HELO name with every octet that could bend a header field as "?"."""
     if helo.replace(b".", b"").replace(b"-", b"").isalnum():
         return helo
-    return bytes(octet if octet in _HELO_SAFE else 0x3F for octet in helo) or b"?"
+    return bytes([octet if octet in _HELO_SAFE else 0x3F for octet in helo]) or b"?"
 
 
 def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: bytes) -> bytes:
@@ -62,11 +62,15 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
         literal = b" [" + ("IPv6:" + address if ":" in address else address).encode("ascii", "replace") + b"]"
     helo = safe_helo(envelope.helo)
     with_for = b""
-    if len(envelope.recipients) == 1:
-        path = envelope.recipients[0].path
+    recipients = envelope.recipients
+    if len(recipients) == 1:
+        path = recipients[0].path
         if envelope.smtputf8 or path.isascii():
             with_for = b"\r\n\tfor <" + path + b">"
-    return (
-        b"Received: from " + helo + b" (" + name + literal + b")\r\n\tby " + hostname + b" (smtpd) with "
-        + envelope.protocol.encode() + b" id " + queue_id.encode() + with_for + b";\r\n\t" + date + b"\r\n"
+    protocol = envelope.protocol
+    return b"".join(
+        (
+            b"Received: from ", helo, b" (", name, literal, b")\r\n\tby ", hostname, b" (smtpd) with ", protocol.encode(),
+            b" id ", queue_id.encode(), with_for, b";\r\n\t", date, b"\r\n",
+        )
     )  # fmt: skip

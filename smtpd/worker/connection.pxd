@@ -7,6 +7,7 @@ from smtpd._tally cimport Tally
 from smtpd.proto.content cimport make_envelope
 from smtpd.proto.events cimport Event
 from smtpd.proto.session cimport Session
+from smtpd.proto.trace cimport received_field
 from smtpd.proto.transaction cimport Transaction
 from smtpd.worker.account cimport ListenerAccount
 from smtpd.worker.service cimport Service

@@ -1,0 +1,18 @@
+cimport cython
+
+
+cpdef str protocol_name(bint is_lmtp, bint is_extended, bint is_smtputf8, bint is_tls)
+
+
+cdef class DateText:
+    cdef long long _second
+    cdef bytes _text
+
+    @cython.locals(second=cython.longlong)
+    cpdef bytes at(self, double unix_s)
+
+
+cpdef bytes safe_helo(bytes helo)
+
+@cython.locals(address=str, name=bytes, literal=bytes, with_for=bytes, path=bytes, recipients=list, protocol=str)
+cpdef bytes received_field(envelope, str queue_id, bytes hostname, bytes date)
