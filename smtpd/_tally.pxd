@@ -10,6 +10,15 @@ cdef class Tally:
     cpdef clear(self)
 
 
+cdef class PairCounts:
+    cdef int _count
+    cdef int _capacity
+    cdef int *_pairs  # each pair and, behind it, how often it came
+
+    cpdef int add(self, int pair) except -1
+    cpdef dict as_dict(self)
+
+
 cdef class PairCells:
     cdef int _pairs[512]
     cdef int _replies[512]

@@ -13,6 +13,14 @@ class Tally:
     def clear(self) -> None: ...
 
 @final
+class PairCounts:
+    """How often each pair came, for the few pairs that one session has."""
+
+    def add(self, pair: int) -> int: ...
+    def as_dict(self) -> dict[int, int]:
+        """Return the counts by pair, in the order in which the pairs came first."""
+
+@final
 class PairCells:
     """The cells that count a pair's reply and command, by pair."""
 

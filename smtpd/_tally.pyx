@@ -43,6 +43,35 @@ cdef class Tally:
 
 
 @cython.final
+cdef class PairCounts:
+    def __dealloc__(self):
+        PyMem_Free(self._pairs)
+
+    cpdef int add(self, int pair) except -1:
+        cdef int i, capacity
+        cdef void *grown
+        for i in range(self._count):
+            if self._pairs[2 * i] == pair:
+                self._pairs[2 * i + 1] += 1
+                return 0
+        if self._count == self._capacity:
+            capacity = max(2 * self._capacity, FIRST_CAPACITY)
+            grown = PyMem_Realloc(self._pairs, <size_t>capacity * 2 * sizeof(int))
+            if grown == NULL:
+                raise MemoryError
+            self._pairs = <int *>grown
+            self._capacity = capacity
+        self._pairs[2 * self._count] = pair
+        self._pairs[2 * self._count + 1] = 1
+        self._count += 1
+        return 0
+
+    cpdef dict as_dict(self):
+        cdef int i
+        return {self._pairs[2 * i]: self._pairs[2 * i + 1] for i in range(self._count)}
+
+
+@cython.final
 cdef class PairCells:
     def __cinit__(self):
         cdef int i

@@ -37,6 +37,7 @@ MODULES = (
     "smtpd.proto.commands",
     "smtpd.proto.session",
     "smtpd.spool.discard",
+    "smtpd.spool.writer",
     "smtpd.worker.account",
     "smtpd.worker.service",
     "smtpd.worker.connection",

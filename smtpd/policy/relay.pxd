@@ -22,5 +22,5 @@ cdef class RelayChecks:
     cpdef Verdict _judge_domain(self, str domain)
 
 
-@cython.locals(at=Py_ssize_t)
+@cython.locals(at=Py_ssize_t, i=Py_ssize_t, octet=cython.uchar)
 cpdef bint _may_route(bytes path) except -1

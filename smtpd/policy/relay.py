@@ -82,5 +82,11 @@ class RelayChecks:
 
 def _may_route(path: bytes) -> bool:
     """Whether the local part holds what some servers take for a route."""
-    at = path.rfind(b"@")
-    return at > 0 and (path.find(b"%", 0, at) >= 0 or path.find(b"!", 0, at) >= 0 or path.find(b"@", 0, at) >= 0)
+    at = len(path) - 1
+    while at > 0 and path[at] != 0x40:
+        at -= 1
+    for i in range(at):
+        octet = path[i]
+        if octet == 0x25 or octet == 0x21 or octet == 0x40:  # "%", "!", "@"
+            return True
+    return False

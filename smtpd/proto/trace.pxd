@@ -1,6 +1,8 @@
 cimport cython
 
 
+cdef bytes _HELO_TABLE
+
 cpdef str protocol_name(bint is_lmtp, bint is_extended, bint is_smtputf8, bint is_tls)
 
 
@@ -13,6 +15,7 @@ cdef class DateText:
 
 
 cpdef bytes safe_helo(bytes helo)
+cpdef bytes _encode(str text)
 
 @cython.locals(address=str, name=bytes, literal=bytes, with_for=bytes, path=bytes, recipients=list, protocol=str)
 cpdef bytes received_field(envelope, str queue_id, bytes hostname, bytes date)

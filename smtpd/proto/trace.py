@@ -10,6 +10,7 @@ _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 # In a comment or domain position only these octets of a HELO name are repeated; others could bend the field's structure.
 _HELO_SAFE = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:[]")
+_HELO_TABLE = bytes([octet if octet in _HELO_SAFE else 0x3F for octet in range(256)])
 
 
 def protocol_name(is_lmtp: bool, is_extended: bool, is_smtputf8: bool, is_tls: bool) -> str:
@@ -48,18 +49,20 @@ class DateText:
 
 def safe_helo(helo: bytes) -> bytes:
     """Return the HELO name with every octet that could bend a header field as "?"."""
-    if helo.replace(b".", b"").replace(b"-", b"").isalnum():
-        return helo
-    return bytes([octet if octet in _HELO_SAFE else 0x3F for octet in helo]) or b"?"
+    return helo.translate(_HELO_TABLE) or b"?"
+
+
+def _encode(text: str) -> bytes:
+    return text.encode("ascii") if text.isascii() else text.encode("ascii", "replace")
 
 
 def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: bytes) -> bytes:
     """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others."""
-    name = envelope.client_name.encode("ascii", "replace")
+    name = _encode(envelope.client_name)
     address = envelope.client_address
     literal = b""
     if address:  # a unix socket's peer has none
-        literal = b" [" + ("IPv6:" + address if ":" in address else address).encode("ascii", "replace") + b"]"
+        literal = (b" [IPv6:" if ":" in address else b" [") + _encode(address) + b"]"
     helo = safe_helo(envelope.helo)
     with_for = b""
     recipients = envelope.recipients

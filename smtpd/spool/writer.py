@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _PIECE_BYTES = 64 * 1024  # a job for the files thread costs more than small chunks are worth
 ARRIVING, COMMITTING, ENDED = range(3)
+_ARRIVING = ARRIVING  # in a C variable of the module
 
 
 class SqliteWriter:
@@ -44,7 +45,7 @@ class SqliteWriter:
         self.chunks: list[bytes] = []
         self._held_bytes = 0  # of `chunks`, once there is a spill file
         self.spill: SpillFile | None = None
-        self.state = ARRIVING
+        self.state = _ARRIVING
         self.data: bytes | None = None
         self.row = 0
         self.done: CommitDone | None = None
@@ -96,7 +97,7 @@ class SqliteWriter:
 
     def abort(self) -> None:
         """See base.BodyWriter."""
-        if self.state != ARRIVING:
+        if self.state != _ARRIVING:
             return
         self.state = ENDED
         if self.spill is not None:

@@ -1,4 +1,4 @@
-from smtpd._tally cimport PairCells, Tally
+from smtpd._tally cimport PairCells, PairCounts, Tally
 from smtpd.metrics._cells cimport Cells
 
 cimport cython
@@ -25,7 +25,7 @@ cdef class ListenerAccount:
     cdef PairCells _pairs
 
     @cython.locals(pairs=PairCells, cells=Cells, i=int, pair=int, place=int, command=int)
-    cpdef count_tally(self, Tally tally, dict counts)
+    cpdef count_tally(self, Tally tally, PairCounts counts)
 
     cpdef int _resolve(self, int pair) except -1
 

@@ -6,7 +6,7 @@ Owns no state but resolved cell numbers. One ListenerAccount for each listener, 
 from __future__ import annotations
 
 from smtpd._parser import VERB_NAMES
-from smtpd._tally import PairCells, Tally
+from smtpd._tally import PairCells, PairCounts, Tally
 from smtpd.log.maillog import MailLog
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
@@ -43,7 +43,7 @@ class ListenerAccount:
         self._end_of_data_s = index.histogram("smtpd_end_of_data_seconds", listener=listener)
         self._pairs = PairCells()
 
-    def count_tally(self, tally: Tally, counts: dict[int, int] | None) -> None:
+    def count_tally(self, tally: Tally, counts: PairCounts | None) -> None:
         """Count what a session did in this turn: commands and replies, and per session for its last log line."""
         cells = self._cells
         pairs = self._pairs
@@ -57,7 +57,7 @@ class ListenerAccount:
             if command >= 0:
                 cells.inc(command)
             if counts is not None:
-                counts[pair] = counts.get(pair, 0) + 1
+                counts.add(pair)
         tally.clear()
 
     def _resolve(self, pair: int) -> int:
@@ -75,13 +75,13 @@ class ListenerAccount:
         if self.is_logging:
             self.log.connect(client)
 
-    def disconnected(self, client: str, reason: str, seconds: float, counts: dict[int, int] | None) -> None:
+    def disconnected(self, client: str, reason: str, seconds: float, counts: PairCounts | None) -> None:
         self._active_count -= 1
         self._cells.set(self._active, self._active_count)
         self._cells.inc(self._index.counter("smtpd_sessions_ended_total", listener=self.listener, reason=reason))
         self._cells.observe(self._session_s, seconds)
         if self.is_logging:
-            self.log.disconnect(client, summarize(counts or {}))
+            self.log.disconnect(client, summarize(counts.as_dict() if counts is not None else {}))
 
     def lost(self, stage: str, client: str) -> None:
         if self.is_logging:

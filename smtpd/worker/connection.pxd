@@ -3,7 +3,7 @@ from smtpd.mail.verdict cimport Verdict, accept_as
 from smtpd.net.loop cimport Loop, Timer
 from smtpd.net.stream cimport Stream, StreamOwner
 from smtpd._parser cimport BodyDecoder
-from smtpd._tally cimport Tally
+from smtpd._tally cimport PairCounts, Tally
 from smtpd.proto.content cimport make_envelope
 from smtpd.proto.events cimport Event
 from smtpd.proto.session cimport Session
@@ -38,7 +38,7 @@ cdef class Connection(StreamOwner):
     cdef readonly Session session
     cdef readonly Stream stream
     cdef readonly str client
-    cdef dict _counts
+    cdef PairCounts _counts
     cdef PendingMail _mail
     cdef PendingMail _committing
     cdef bytes _head

@@ -10,6 +10,7 @@ import traceback
 
 from smtpd import _io
 from smtpd._parser import find_header
+from smtpd._tally import PairCounts
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.verdict import Verdict, accept_as
@@ -79,7 +80,7 @@ class Connection(StreamOwner):
         self.session = Session(service.rules_for(peer), peer)
         self.stream = Stream(loop, fd, self)
         self.client = f"{peer.name}[{peer.address or 'unix'}]"
-        self._counts: dict[int, int] | None = {} if service.account.is_logging else None
+        self._counts = PairCounts() if service.account.is_logging else None
         self._mail: PendingMail | None = None  # its body is arriving
         self._committing: PendingMail | None = None  # the session waits for its custody
         self._head: bytes | None = None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smtpd._tally import PairCells, Tally
+from smtpd._tally import PairCells, PairCounts, Tally
 
 
 def test_tally_keeps_its_pairs_in_order_until_it_is_cleared():
@@ -39,3 +39,13 @@ def test_table_says_when_it_is_full_and_stays_good():
     table.put(5, 77, -1)
     assert table.reply_at(table.find(5)) == 77
     assert table.find(1000) == -1
+
+
+def test_counts_are_kept_by_pair_in_the_order_of_arrival():
+    counts = PairCounts()
+    assert counts.as_dict() == {}
+    for pair in [6_250, -220, *range(20), 6_250, 6_250, 19]:
+        counts.add(pair)
+    expected = {6_250: 3, -220: 1, **dict.fromkeys(range(20), 1), 19: 2}
+    assert counts.as_dict() == expected
+    assert list(counts.as_dict()) == list(expected)
