@@ -1,3 +1,4 @@
 # The C face of _text; _text.pyi is the documented one.
 cpdef str join_number(long long value, int digits, str tail)
 cpdef bytes make_line(bytes head, str text)
+cpdef bytes join_pieces(tuple pieces)

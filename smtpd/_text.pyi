@@ -8,3 +8,6 @@ def join_number(value: int, digits: int, tail: str) -> str:
 
 def make_line(head: bytes, text: str) -> bytes:
     """Return head, text and CRLF. ValueError: the text is not ASCII."""
+
+def join_pieces(pieces: tuple[bytes, ...]) -> bytes:
+    """The same as b"".join. TypeError: a piece is not bytes."""

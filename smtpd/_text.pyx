@@ -48,3 +48,21 @@ cpdef bytes make_line(bytes head, str text):
     memcpy(out + head_size, str_data(text), <size_t>size)
     memcpy(out + head_size + size, b"\r\n", 2)
     return line
+
+
+cpdef bytes join_pieces(tuple pieces):
+    cdef Py_ssize_t size = 0
+    cdef bytes piece
+    cdef bytes whole
+    cdef char *out
+    for piece in pieces:
+        if piece is None:
+            raise TypeError("bytes are needed, not None")
+        size += PyBytes_GET_SIZE(piece)
+    whole = new_bytes(NULL, size)
+    out = PyBytes_AS_STRING(whole)
+    for piece in pieces:
+        size = PyBytes_GET_SIZE(piece)
+        memcpy(out, PyBytes_AS_STRING(piece), <size_t>size)
+        out += size
+    return whole

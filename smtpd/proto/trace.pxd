@@ -1,3 +1,5 @@
+from smtpd._text cimport join_pieces
+
 cimport cython
 
 
@@ -17,5 +19,8 @@ cdef class DateText:
 cpdef bytes safe_helo(bytes helo)
 cpdef bytes _encode(str text)
 
-@cython.locals(address=str, name=bytes, literal=bytes, with_for=bytes, path=bytes, recipients=list, protocol=str)
+@cython.locals(
+    address=str, name=bytes, helo=bytes, opening=bytes, closing=bytes, before=bytes, path=bytes, behind=bytes, only=bytes,
+    recipients=list,
+)
 cpdef bytes received_field(envelope, str queue_id, bytes hostname, bytes date)

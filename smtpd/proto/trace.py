@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from smtpd._text import join_pieces
 from smtpd.mail.envelope import Envelope
 
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
@@ -60,20 +61,19 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
     """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others."""
     name = _encode(envelope.client_name)
     address = envelope.client_address
-    literal = b""
+    opening = closing = b""
     if address:  # a unix socket's peer has none
-        literal = (b" [IPv6:" if ":" in address else b" [") + _encode(address) + b"]"
+        opening, closing = b" [IPv6:" if ":" in address else b" [", b"]"
     helo = safe_helo(envelope.helo)
-    with_for = b""
+    before, path, behind = b"", b"", b";\r\n\t"
     recipients = envelope.recipients
     if len(recipients) == 1:
-        path = recipients[0].path
-        if envelope.smtputf8 or path.isascii():
-            with_for = b"\r\n\tfor <" + path + b">"
-    protocol = envelope.protocol
-    return b"".join(
+        only = recipients[0].path
+        if envelope.smtputf8 or only.isascii():
+            before, path, behind = b"\r\n\tfor <", only, b">;\r\n\t"
+    return join_pieces(
         (
-            b"Received: from ", helo, b" (", name, literal, b")\r\n\tby ", hostname, b" (smtpd) with ", protocol.encode(),
-            b" id ", queue_id.encode(), with_for, b";\r\n\t", date, b"\r\n",
+            b"Received: from ", helo, b" (", name, opening, _encode(address), closing, b")\r\n\tby ", hostname,
+            b" (smtpd) with ", _encode(envelope.protocol), b" id ", _encode(queue_id), before, path, behind, date, b"\r\n",
         )
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import pytest
 
-from smtpd._text import join_number, make_line
+from smtpd._text import join_number, join_pieces, make_line
 from smtpd.mail.queue_id import ALPHABET, LENGTH, QueueIdMaker, encode_number, parse_queue_id
 
 
@@ -43,3 +43,11 @@ def test_line_has_head_text_and_line_end():
     for arguments in [(b"250 ", "ä"), (None, "x"), (b"x", None)]:
         with pytest.raises(ValueError, match="ASCII"):
             make_line(*arguments)
+
+
+def test_pieces_are_joined_in_order():
+    assert join_pieces(()) == b""
+    assert join_pieces((b"a", b"", b"b\0c")) == b"ab\0c"
+    for pieces in [(b"a", None), (b"a", "b")]:
+        with pytest.raises(TypeError):
+            join_pieces(pieces)
