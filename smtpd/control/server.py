@@ -19,18 +19,37 @@ from functools import partial
 import msgspec
 
 from smtpd import _io
-from smtpd.control.answer import Page, list_answer, show_answer
-from smtpd.control.wire import END_LINE, REQUEST_MAX_BYTES, Line, Request, decode_request, encode_line
+from smtpd.control.answer import Page, page_of
+from smtpd.control.changing import ChangedPage, ChangeRun
+from smtpd.control.content import ContentAnswer, item_of
+from smtpd.control.routes import Routes
+from smtpd.control.wire import (
+    END_LINE,
+    READS,
+    REQUEST_MAX_BYTES,
+    ROUTE_REQUESTS,
+    Filter,
+    Line,
+    Request,
+    decode_request,
+    encode_line,
+)
+from smtpd.delivery.attempt import suspended_text
+from smtpd.delivery.wishes import Leases, NoLeases
 from smtpd.errors import SpoolError
+from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.stream import Stream, StreamOwner
 from smtpd.spool.base import Spool, SpoolShard
+from smtpd.spool.change import FLUSH
 
 CLIENTS_MAX = 16
 REQUEST_TIMEOUT_S = 10.0
 PROGRESS_TIMEOUT_S = 60.0  # a reader that takes nothing for so long is gone
 _MODE = 0o660
 _PAUSE_S = 1.0  # before accepting again when descriptors are short
+_NO_LEASES = NoLeases()
+_NO_ROUTES = Routes("", [])
 
 
 def _ignore(text: str) -> None:
@@ -40,9 +59,23 @@ def _ignore(text: str) -> None:
 class ControlServer:
     """`start` makes the socket, `close` removes it. `path` is where it is."""
 
-    def __init__(self, loop: Loop, spool: Spool, run_dir: str, slot: int, report: Callable[[str], object] = _ignore) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        spool: Spool,
+        run_dir: str,
+        slot: int,
+        report: Callable[[str], object] = _ignore,
+        *,
+        files: FilesThread | None = None,
+        leases: Leases = _NO_LEASES,
+        routes: Routes = _NO_ROUTES,
+    ) -> None:
         self.loop = loop
         self.spool = spool
+        self.files = files
+        self.leases = leases
+        self.routes = routes
         self.path = os.path.join(run_dir, f"worker-{slot}-{os.getpid()}.sock")
         self.clients: set[ControlClient] = set()
         self._report = report
@@ -101,7 +134,7 @@ class ControlClient(StreamOwner):
         self._timer: Timer | None = None
         self._next: Callable[[], None] | None = None  # what waits for the output to leave
         self._shards: list[SpoolShard] = []
-        self._is_found = False
+        self._found = 0  # mails
 
     def start(self) -> None:
         self._server.clients.add(self)
@@ -157,30 +190,26 @@ class ControlClient(StreamOwner):
             self.refuse(f"not a request: {error}")
             return
         self._set_timer(PROGRESS_TIMEOUT_S)
-        self._shards = list(self._server.spool.shards)
-        self._next_shard(request, time.time())
+        server = self._server
+        if request.do in READS:
+            self._shards = list(server.spool.shards)
+            self._next_shard(request, time.time())
+        elif request.do in ROUTE_REQUESTS:
+            self._answer_routes(request)
+        else:
+            self._change(request.do, request.filter)
 
     def _next_shard(self, request: Request, now_s: float) -> None:
-        if not self._shards:
-            self.stream.write(END_LINE)
-            self.stream.close()
-            return
-        shard = self._shards.pop(0)
-        if request.do == "list":
-            self._ask_page(request, now_s, shard, 0)
+        if not self._shards or (request.filter.ids and self._found >= len(request.filter.ids)):
+            self.finish()
         else:
-            number, queue_id = shard.number, request.queue_id
-            self._server.spool.query(
-                shard,
-                lambda connection: show_answer(connection, number, queue_id),
-                partial(self._on_shown, request, now_s),
-            )
+            self._ask_page(request, now_s, self._shards.pop(0), 0)
 
     def _ask_page(self, request: Request, now_s: float, shard: SpoolShard, after_row: int) -> None:
-        number, wanted = shard.number, request.filter
+        number = shard.number
         self._server.spool.query(
             shard,
-            lambda connection: list_answer(connection, number, wanted, now_s, after_row),
+            lambda connection: page_of(connection, number, request, now_s, after_row),
             partial(self._on_page, request, now_s, shard),
         )
 
@@ -192,21 +221,53 @@ class ControlClient(StreamOwner):
                 self.refuse(str(error))
                 return
             page = Page(b"", 0, True)  # emptied and released meanwhile
+        self._found += page.count
         go_on: Callable[[], None]
-        if page.is_last:
+        if page.is_last or (request.filter.ids and self._found >= len(request.filter.ids)):
             go_on = partial(self._next_shard, request, now_s)
         else:
             go_on = partial(self._ask_page, request, now_s, shard, page.last_row)
-        self._send(page.data, go_on)
+        if page.mail is not None and request.content:
+            content = ContentAnswer(self, self._server.spool, self._server.files, request.content == "header", go_on)
+            go_on = partial(content.send, item_of(page.mail, shard))
+        self.send(page.data, go_on)
 
-    def _on_shown(self, request: Request, now_s: float, data: bytes | None, error: SpoolError | None) -> None:
-        if not self.stream.is_open:
+    def _change(self, action: str, wanted: Filter) -> None:
+        server = self._server
+        ChangeRun(
+            server.loop, server.spool, server.leases, action, wanted, self._on_changed, self.finish, lambda: self.stream.is_open
+        ).start()
+
+    def _on_changed(self, page: ChangedPage, go_on: Callable[[], None]) -> None:
+        self.send(encode_line(Line(results=page.results)), go_on)
+
+    def _answer_routes(self, request: Request) -> None:
+        routes = self._server.routes
+        try:
+            if request.do != "routes":
+                routes.set_suspended(request.route, request.do == "suspend")
+        except (OSError, ValueError, KeyError) as error:
+            self.refuse(str(error))
             return
-        if data:
-            self._shards = []
-        self._send(data or b"", partial(self._next_shard, request, now_s))
+        line = encode_line(Line(suspended=routes.suspended()))
+        go_on: Callable[[], None]
+        if request.do == "resume":
+            go_on = partial(self._change, FLUSH, Filter(reason=suspended_text(request.route)))
+        else:
+            go_on = self.finish
+        self.send(line, go_on)
 
-    def _send(self, data: bytes, go_on: Callable[[], None]) -> None:
+    # --- output ------------------------------------------------------------------------------------------------------
+
+    def finish(self, error: str = "") -> None:
+        """End the answer: it is whole, unless there is an `error`."""
+        if error:
+            self.refuse(error)
+        else:
+            self.stream.write(END_LINE)
+            self.stream.close()
+
+    def send(self, data: bytes, go_on: Callable[[], None]) -> None:
         """Send, and go on when it has left: in a later turn, so that other work comes between."""
         if not data or self.stream.write(data):
             self._server.loop.ready(self._go_on_if_open, go_on)

@@ -18,6 +18,7 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from smtpd.control.routes import Routes
 from smtpd.control.server import ControlServer
 from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
@@ -108,7 +109,12 @@ class Worker:
         self._scheduler = Scheduler(
             self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log, relay
         )
-        self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot, self._warn)
+        self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
+        self._load_routes()
+        self._control = ControlServer(
+            self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
+            files=self._files, leases=self._scheduler.wishes, routes=self._routes,
+        )  # fmt: skip
         self._acceptors = self._make_acceptors(router)
 
     def _observers(self) -> SpoolObservers:
@@ -147,6 +153,12 @@ class Worker:
             acceptors.append(Acceptor(self._loop, listener, _starter(service), self._warn))
         return acceptors
 
+    def _load_routes(self) -> None:
+        try:
+            self._routes.load()
+        except (OSError, ValueError) as error:
+            self._warn(f"no route is suspended: {error}")
+
     # --- life --------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -169,6 +181,7 @@ class Worker:
         loop.at_turn_end(self._pass_lines)
         self._scheduler.start()
         self._control.start()
+        self._load_routes()  # a command may have come between
         for acceptor in self._acceptors:
             acceptor.serve(self._boot.serves)
         self._next_beat_at = loop.now
