@@ -16,6 +16,7 @@ class Desk:
     """A worker's queue and the command line that looks at it."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
         self.rig = QueueRig(folder)
         self.config = folder / "smtpd.toml"
         self.config.write_text(

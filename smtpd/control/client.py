@@ -12,6 +12,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import BinaryIO
 
 import msgspec
 
@@ -93,34 +94,52 @@ class QueueReader:
                 found.append((int(match[1]), int(match[2]), os.path.join(self._run_dir, name)))
         return [(path, pid) for _, pid, path in sorted(found)]
 
-    def _ask(self, path: str, pid: int, request: Request) -> Iterator[Line]:
-        """Yield a worker's lines; an end before its time is a problem."""
+    def _connect(self, path: str, pid: int) -> socket.socket | None:
+        """Return a connection to a worker, None (with a problem, unless it has just ended) if it can't be had."""
         try:
-            connection = _connect(path)
+            connection = connect(path)
         except ConnectionRefusedError:
             self.problems.append(f"{path}: nobody listens there any more")
-            return
+            return None
         except FileNotFoundError:  # ended between the look and the call; its shard is free
-            return
+            return None
         except OSError as error:
             self.problems.append(f"{path}: {error.strerror or error}")
-            return
+            return None
         self._asked_pids.add(pid)
+        return connection
+
+    def _ask(self, path: str, pid: int, request: Request) -> Iterator[Line]:
+        """Yield a worker's lines; an end before its time is a problem."""
+        connection = self._connect(path, pid)
+        if connection is None:
+            return
         with connection, connection.makefile("rb") as answer:
             try:
                 connection.sendall(encode_line(request))
-                while text := answer.readline(_LINE_MAX_BYTES):
-                    line = decode_line(text)
-                    if line.error:
-                        self.problems.append(f"{path}: {line.error}")
-                        return
-                    if line.end:
-                        return
-                    yield line
+            except OSError as error:
+                self.problems.append(f"{path}: {error}")
+                return
+            yield from self._lines_of(path, answer)
+
+    def _lines_of(self, path: str, answer: BinaryIO) -> Iterator[Line]:
+        """Yield the lines of an answer up to its end; another end, or an error, is a problem."""
+        while True:
+            try:
+                text = answer.readline(_LINE_MAX_BYTES)
+                line = decode_line(text) if text else None
             except (OSError, msgspec.MsgspecError) as error:
                 self.problems.append(f"{path}: {error}")
                 return
-        self.problems.append(f"{path}: the worker ended before its answer did")
+            if line is None:
+                self.problems.append(f"{path}: the worker ended before its answer did")
+                return
+            if line.error:
+                self.problems.append(f"{path}: {line.error}")
+                return
+            if line.end:
+                return
+            yield line
 
     # --- stopped -----------------------------------------------------------------------------------------------------
 
@@ -175,7 +194,7 @@ def _content(database: ShardDatabase, mail: QueueEntry, content: str) -> list[by
     return [header_of(data) if content == "header" else data]
 
 
-def _connect(path: str) -> socket.socket:
+def connect(path: str) -> socket.socket:
     """Return a connection to the socket at `path`, which may be longer than a socket's address may."""
     folder, name = os.path.split(path)
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -15,6 +15,7 @@ import stat
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -22,6 +23,8 @@ from smtpd import _io
 from smtpd.control.answer import Page, page_of
 from smtpd.control.changing import ChangedPage, ChangeRun
 from smtpd.control.content import ContentAnswer, item_of
+from smtpd.control.exporting import ExportAnswer
+from smtpd.control.importing import ImportAnswer
 from smtpd.control.routes import Routes
 from smtpd.control.wire import (
     END_LINE,
@@ -46,6 +49,7 @@ from smtpd.spool.change import FLUSH
 CLIENTS_MAX = 16
 REQUEST_TIMEOUT_S = 10.0
 PROGRESS_TIMEOUT_S = 60.0  # a reader that takes nothing for so long is gone
+LINE_MAX_BYTES = 1 << 20  # of a piece of mail
 _MODE = 0o660
 _PAUSE_S = 1.0  # before accepting again when descriptors are short
 _NO_LEASES = NoLeases()
@@ -124,6 +128,16 @@ class ControlServer:
             self.loop.add_reader(self._socket.fileno(), self._on_connection)
 
 
+class Talk(Protocol):
+    """What a connection is busy with beyond one request and its answer."""
+
+    def start(self) -> None: ...
+
+    def abort(self) -> None:
+        """The client is gone."""
+        ...
+
+
 class ControlClient(StreamOwner):
     """One connection: reads one request, streams its answer, closes."""
 
@@ -135,6 +149,8 @@ class ControlClient(StreamOwner):
         self._next: Callable[[], None] | None = None  # what waits for the output to leave
         self._shards: list[SpoolShard] = []
         self._found = 0  # mails
+        self._on_line: Callable[[bytes], None] | None = self._answer  # who gets the next line
+        self._talk: Talk | None = None  # what goes on beyond one request and its answer
 
     def start(self) -> None:
         self._server.clients.add(self)
@@ -152,14 +168,40 @@ class ControlClient(StreamOwner):
 
     def on_data(self, buffer: bytearray, start: int, end: int) -> int:
         self._input += buffer[start:end]
-        line, newline, _ = self._input.partition(b"\n")
-        if newline and len(line) <= REQUEST_MAX_BYTES:
-            self.stream.pause()
-            self._input.clear()
-            self._answer(bytes(line))
-        elif newline or len(self._input) > REQUEST_MAX_BYTES:
-            self.refuse("the request is too long")
+        if self._on_line is not None:
+            self._take_line()
         return end
+
+    def read_line(self, on_line: Callable[[bytes], None]) -> None:
+        """Give the client's next line to `on_line`, in a later turn at the earliest."""
+        self._on_line = on_line
+        self._set_timer(PROGRESS_TIMEOUT_S)
+        self._server.loop.ready(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.stream.is_open and self._on_line is not None:
+            self._take_line()
+            if self._on_line is not None:
+                self.stream.resume()
+
+    def _take_line(self) -> None:
+        at = self._input.find(b"\n")
+        most = REQUEST_MAX_BYTES if self._talk is None else LINE_MAX_BYTES
+        if 0 <= at <= most:
+            self.stream.pause()
+            line = bytes(memoryview(self._input)[:at])
+            del self._input[: at + 1]
+            on_line, self._on_line = self._on_line, None
+            if on_line is not None:
+                on_line(line)
+        elif at > most or len(self._input) > most:
+            self._on_line = None
+            self.refuse("the request is too long")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is there to be answered."""
+        return self.stream.is_open
 
     def on_end(self) -> None:
         self.stream.destroy()
@@ -173,8 +215,10 @@ class ControlClient(StreamOwner):
     def on_closed(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = None
+        self._next = self._on_line = None
         self._server.clients.discard(self)
+        if self._talk is not None:
+            self._talk.abort()
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
@@ -196,6 +240,12 @@ class ControlClient(StreamOwner):
             self._next_shard(request, time.time())
         elif request.do in ROUTE_REQUESTS:
             self._answer_routes(request)
+        elif request.do == "export":
+            self._talk = ExportAnswer(self, server.loop, server.spool, server.files, server.leases, request.filter)
+            self._talk.start()
+        elif request.do == "import":
+            self._talk = ImportAnswer(self, server.spool, server.leases)
+            self._talk.start()
         else:
             self._change(request.do, request.filter)
 
@@ -266,6 +316,10 @@ class ControlClient(StreamOwner):
         else:
             self.stream.write(END_LINE)
             self.stream.close()
+
+    def write(self, data: bytes) -> None:
+        """Send, without waiting for it to leave."""
+        self.stream.write(data)
 
     def send(self, data: bytes, go_on: Callable[[], None]) -> None:
         """Send, and go on when it has left: in a later turn, so that other work comes between."""

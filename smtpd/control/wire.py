@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from smtpd.control.filter import Filter
+from smtpd.control.stored import StoredMail
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import DELIVERED, PENDING, STATUS_NAMES, describe
 from smtpd.mail.text import text_of
@@ -98,13 +99,18 @@ class QueueEntry(msgspec.Struct, omit_defaults=True):
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of an answer. `content` (base64 in JSON) is a piece of the mail before it; `tally`: see answer.tally_answer."""
+    """One line of an answer. `content` (base64 in JSON) is a piece of the mail before it; `tally`: see answer.tally_answer. The
+    four before `end` are of export and import: `asks` whether the mails so far are stored, and `done` says so."""
 
     mail: QueueEntry | None = None
     content: bytes | None = None
     results: Results | None = None
     tally: dict[str, list[int]] | None = None
     suspended: list[str] | None = None
+    stored: StoredMail | None = None
+    imported: list[str] | None = None
+    asks: bool = False
+    done: list[str] | None = None
     end: bool = False
     error: str = ""
 

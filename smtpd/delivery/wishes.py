@@ -42,6 +42,10 @@ class Leases(Protocol):
         """Bring the queue's figures up to date."""
         ...
 
+    def added(self, shard: SpoolShard, mail: QueuedMail) -> None:
+        """The same for a mail that was put into the spool, not leased."""
+        ...
+
 
 class NoLeases:
     """Where nothing is delivered."""
@@ -50,6 +54,9 @@ class NoLeases:
         return set()
 
     def changed(self, shard: SpoolShard, changes: Sequence[Changed]) -> None:
+        pass
+
+    def added(self, shard: SpoolShard, mail: QueuedMail) -> None:
         pass
 
 
@@ -92,6 +99,12 @@ class Wishes:
         for change in changes:
             if self._is_counted(shard, change.before.row):
                 self._move(change.before, change.after)
+        self._wake()
+
+    def added(self, shard: SpoolShard, mail: QueuedMail) -> None:
+        if self._is_counted(shard, mail.row):
+            for lane in self._lanes_of(mail):
+                tally_of(lane, mail).add(mail.envelope.received_at_s, mail.size_bytes)
         self._wake()
 
     def _move(self, before: QueuedMail, after: QueuedMail | None) -> None:
