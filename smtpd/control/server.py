@@ -26,6 +26,7 @@ from smtpd.control.content import ContentAnswer, item_of
 from smtpd.control.exporting import ExportAnswer
 from smtpd.control.importing import ImportAnswer
 from smtpd.control.routes import Routes
+from smtpd.control.transcript import TranscriptAnswer, Transcripts
 from smtpd.control.wire import (
     END_LINE,
     READS,
@@ -74,12 +75,14 @@ class ControlServer:
         files: FilesThread | None = None,
         leases: Leases = _NO_LEASES,
         routes: Routes = _NO_ROUTES,
+        transcripts: Transcripts | None = None,
     ) -> None:
         self.loop = loop
         self.spool = spool
         self.files = files
         self.leases = leases
         self.routes = routes
+        self.transcripts = transcripts or Transcripts()
         self.path = os.path.join(run_dir, f"worker-{slot}-{os.getpid()}.sock")
         self.clients: set[ControlClient] = set()
         self._report = report
@@ -172,10 +175,10 @@ class ControlClient(StreamOwner):
             self._take_line()
         return end
 
-    def read_line(self, on_line: Callable[[bytes], None]) -> None:
+    def read_line(self, on_line: Callable[[bytes], None], patience_s: float = PROGRESS_TIMEOUT_S) -> None:
         """Give the client's next line to `on_line`, in a later turn at the earliest."""
         self._on_line = on_line
-        self._set_timer(PROGRESS_TIMEOUT_S)
+        self._set_timer(patience_s)
         self._server.loop.ready(self._read_on)
 
     def _read_on(self) -> None:
@@ -197,6 +200,11 @@ class ControlClient(StreamOwner):
         elif at > most or len(self._input) > most:
             self._on_line = None
             self.refuse("the request is too long")
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much output has not left yet."""
+        return self.stream.buffered_bytes
 
     @property
     def is_open(self) -> bool:
@@ -246,8 +254,20 @@ class ControlClient(StreamOwner):
         elif request.do == "import":
             self._talk = ImportAnswer(self, server.spool, server.leases)
             self._talk.start()
+        elif request.do == "transcript":
+            self._start_transcript(request)
         else:
             self._change(request.do, request.filter)
+
+    def _start_transcript(self, request: Request) -> None:
+        server = self._server
+        try:
+            talk = TranscriptAnswer(self, server.loop, server.transcripts, request.client, request.next_hop, request.seconds)
+        except ValueError as error:
+            self.refuse(str(error))
+            return
+        self._talk = talk
+        talk.start()
 
     def _next_shard(self, request: Request, now_s: float) -> None:
         if not self._shards or (request.filter.ids and self._found >= len(request.filter.ids)):

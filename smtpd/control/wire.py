@@ -66,6 +66,16 @@ class Results(msgspec.Struct, omit_defaults=True):
         return len(self.changed) + len(self.unchanged) + len(self.under_way) + len(self.busy)
 
 
+class Said(msgspec.Struct):
+    """One line of a transcript: who of `session` said it at Unix time `at_s`, "C" the client or "S" the server; "": neither."""
+
+    session: int
+    peer: str
+    at_s: float
+    who: str
+    text: str
+
+
 class QueueRecipient(msgspec.Struct, omit_defaults=True):
     """`delay_reason` is what was said last. The rest is there once there was an attempt; `status` is Postfix's word."""
 
@@ -100,7 +110,8 @@ class QueueEntry(msgspec.Struct, omit_defaults=True):
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of an answer. `content` (base64 in JSON) is a piece of the mail before it; `tally`: see answer.tally_answer. The
-    four before `end` are of export and import: `asks` whether the mails so far are stored, and `done` says so."""
+    next four are of export and import: `asks` whether the mails so far are stored, and `done` says so; the next two of
+    transcripts, where `lost` lines are missing because the reader was slow."""
 
     mail: QueueEntry | None = None
     content: bytes | None = None
@@ -111,6 +122,8 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     imported: list[str] | None = None
     asks: bool = False
     done: list[str] | None = None
+    said: Said | None = None
+    lost: int = 0
     end: bool = False
     error: str = ""
 

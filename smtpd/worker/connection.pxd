@@ -31,6 +31,7 @@ cdef class Connection(StreamOwner):
     cdef readonly Session session
     cdef readonly Stream stream
     cdef readonly str client
+    cdef public object tap
     cdef dict _counts
     cdef PendingMail _mail
     cdef PendingMail _committing

@@ -20,6 +20,7 @@ from setproctitle import setproctitle
 
 from smtpd.control.routes import Routes
 from smtpd.control.server import ControlServer
+from smtpd.control.transcript import Transcripts
 from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
@@ -111,9 +112,10 @@ class Worker:
         )
         self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
         self._load_routes()
+        self._transcripts = Transcripts(self._tap_open_sessions)
         self._control = ControlServer(
             self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
-            files=self._files, leases=self._scheduler.wishes, routes=self._routes,
+            files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
         )  # fmt: skip
         self._acceptors = self._make_acceptors(router)
 
@@ -150,8 +152,15 @@ class Worker:
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections,
             )  # fmt: skip
-            acceptors.append(Acceptor(self._loop, listener, _starter(service), self._warn))
+            acceptors.append(Acceptor(self._loop, listener, _starter(service, self._transcripts), self._warn))
         return acceptors
+
+    def _tap_open_sessions(self) -> None:
+        """Somebody began or ended to watch: sessions that are open already are shown from their next reply on."""
+        transcripts = self._transcripts
+        for connection in self._connections:
+            tap = transcripts.for_client(connection.session.peer.address, is_begun=True)
+            connection.tap = None if tap is None else connection.tap or tap
 
     def _load_routes(self) -> None:
         try:
@@ -310,10 +319,13 @@ def _nothing() -> None:
     """Signals that are the master's business."""
 
 
-def _starter(service: Service) -> Callable[[int, tuple[str, int]], None]:
+def _starter(service: Service, transcripts: Transcripts) -> Callable[[int, tuple[str, int]], None]:
     """What an acceptor does with a new descriptor."""
 
     def start(fd: int, address: tuple[str, int]) -> None:
-        Connection(service, fd, Peer(address[0], address[1])).start()
+        connection = Connection(service, fd, Peer(address[0], address[1]))
+        if transcripts.watches:
+            connection.tap = transcripts.for_client(address[0])
+        connection.start()
 
     return start
