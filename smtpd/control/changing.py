@@ -17,7 +17,7 @@ from smtpd.net.loop import Loop
 from smtpd.spool.base import Spool, SpoolShard
 from smtpd.spool.change import LEASE, Change, Changed
 
-_PAUSE_S = 0.02  # between pages, for mail and commits of others, and before asking again
+_PAUSE_S = 0.02  # before asking again
 _TRIES_MAX = 50  # for mail that is just being settled
 
 

@@ -1,4 +1,4 @@
-"""The routes of a worker as an operator suspends and resumes them. Loop thread only; raises OSError, ValueError, KeyError."""
+"""The routes of a worker that are suspended and resumed. Loop thread only but for `store`. Raises OSError, ValueError."""
 
 from __future__ import annotations
 
@@ -25,19 +25,23 @@ class Routes:
     def load(self) -> None:
         """Take up what is stored: at the start, once the control socket is there, so that no command falls between."""
         if self._spool_path:
-            self._apply(read_suspended(self._spool_path))
+            self.apply(read_suspended(self._spool_path))
 
     def suspended(self) -> list[str]:
         """Return the names of the suspended ones among this worker's routes."""
         return sorted(lane.name for lane in self._lanes if lane.is_suspended)
 
-    def set_suspended(self, route: str, is_suspended: bool) -> None:
-        """Suspend a route, or let it go on; durable when this returns."""
+    def check(self, route: str) -> None:
+        """Raise ValueError for a route that is none here."""
         if not any(lane.name == route for lane in self._lanes):
             known = ", ".join(lane.name for lane in self._lanes)
             raise ValueError(f"no route {route!r}; there are {known or 'none'}")
-        self._apply(set_suspended(self._spool_path, route, is_suspended))
 
-    def _apply(self, names: Sequence[str]) -> None:
+    def store(self, route: str, is_suspended: bool) -> list[str]:
+        """Make it durable that a route is suspended, or is not; returns what `apply` takes. For a thread that may block."""
+        return set_suspended(self._spool_path, route, is_suspended)
+
+    def apply(self, names: Sequence[str]) -> None:
+        """Suspend these routes and no others."""
         for lane in self._lanes:
             lane.is_suspended = lane.name in names

@@ -50,6 +50,7 @@ from smtpd.spool.change import FLUSH
 CLIENTS_MAX = 16
 REQUEST_TIMEOUT_S = 10.0
 PROGRESS_TIMEOUT_S = 60.0  # a reader that takes nothing for so long is gone
+_TALK_TIMEOUT_S = 300.0  # an exporter syncs a hundred files meanwhile
 LINE_MAX_BYTES = 1 << 20  # of a piece of mail
 _MODE = 0o660
 _PAUSE_S = 1.0  # before accepting again when descriptors are short
@@ -76,6 +77,7 @@ class ControlServer:
         leases: Leases = _NO_LEASES,
         routes: Routes = _NO_ROUTES,
         transcripts: Transcripts | None = None,
+        note: Callable[[str], object] = _ignore,
     ) -> None:
         self.loop = loop
         self.spool = spool
@@ -83,6 +85,7 @@ class ControlServer:
         self.leases = leases
         self.routes = routes
         self.transcripts = transcripts or Transcripts()
+        self.note = note  # for the log: who changed what must be found later
         self.path = os.path.join(run_dir, f"worker-{slot}-{os.getpid()}.sock")
         self.clients: set[ControlClient] = set()
         self._report = report
@@ -175,10 +178,10 @@ class ControlClient(StreamOwner):
             self._take_line()
         return end
 
-    def read_line(self, on_line: Callable[[bytes], None], patience_s: float = PROGRESS_TIMEOUT_S) -> None:
+    def read_line(self, on_line: Callable[[bytes], None], patience_s: float = 0.0) -> None:
         """Give the client's next line to `on_line`, in a later turn at the earliest."""
         self._on_line = on_line
-        self._set_timer(patience_s)
+        self._set_timer(patience_s or _TALK_TIMEOUT_S)
         self._server.loop.ready(self._read_on)
 
     def _read_on(self) -> None:
@@ -305,21 +308,49 @@ class ControlClient(StreamOwner):
     def _change(self, action: str, wanted: Filter) -> None:
         server = self._server
         ChangeRun(
-            server.loop, server.spool, server.leases, action, wanted, self._on_changed, self.finish, lambda: self.stream.is_open
+            server.loop,
+            server.spool,
+            server.leases,
+            action,
+            wanted,
+            partial(self._on_changed, action),
+            self.finish,
+            lambda: self.stream.is_open,
         ).start()
 
-    def _on_changed(self, page: ChangedPage, go_on: Callable[[], None]) -> None:
+    def _on_changed(self, action: str, page: ChangedPage, go_on: Callable[[], None]) -> None:
+        done = page.results.changed + page.results.under_way
+        if done:
+            self._server.note(f"{action} by command: {' '.join(done)}")
         self.send(encode_line(Line(results=page.results)), go_on)
 
     def _answer_routes(self, request: Request) -> None:
-        routes = self._server.routes
-        try:
-            if request.do != "routes":
-                routes.set_suspended(request.route, request.do == "suspend")
-        except (OSError, ValueError, KeyError) as error:
-            self.refuse(str(error))
+        server = self._server
+        routes, is_suspended = server.routes, request.do == "suspend"
+        if request.do == "routes" or server.files is None:
+            self._tell_routes(request)
             return
-        line = encode_line(Line(suspended=routes.suspended()))
+
+        def on_stored(names: list[str] | None, failure: BaseException | None) -> None:
+            if names is None:
+                self.refuse(str(failure))
+                return
+            routes.apply(names)
+            server.note(f"route {request.route} is {'suspended' if is_suspended else 'resumed'} by command")
+            self._tell_routes(request)
+
+        try:
+            if is_suspended:
+                routes.check(request.route)
+        except ValueError as error:
+            self.refuse(str(error))
+        else:
+            server.files.submit(partial(routes.store, request.route, is_suspended), on_stored)
+
+    def _tell_routes(self, request: Request) -> None:
+        if not self.stream.is_open:
+            return
+        line = encode_line(Line(suspended=self._server.routes.suspended()))
         go_on: Callable[[], None]
         if request.do == "resume":
             go_on = partial(self._change, FLUSH, Filter(reason=suspended_text(request.route)))

@@ -116,6 +116,7 @@ class Worker:
         self._control = ControlServer(
             self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
+            note=lambda text: self._log.info("queue", text),
         )  # fmt: skip
         self._acceptors = self._make_acceptors(router)
 
