@@ -72,7 +72,7 @@ def _check(wanted: Filter, queue_ids: tuple[str, ...], is_all: bool) -> Filter:
     return wanted
 
 
-@queue_group.command("flush")
+@queue_group.command("flush", short_help="Try deferred mail now.")
 @_selection
 def flush_command(config_path: str | None, as_json: bool, is_all: bool, queue_ids: tuple[str, ...], wanted: Filter) -> None:
     """Try deferred mail now: these ids, what the filters want, or all of it."""
@@ -87,14 +87,14 @@ def hold_command(config_path: str | None, as_json: bool, is_all: bool, queue_ids
     _run("hold", config_path, _check(wanted, queue_ids, is_all), as_json)
 
 
-@queue_group.command("release")
+@queue_group.command("release", short_help="Try held mail now.")
 @_selection
 def release_command(config_path: str | None, as_json: bool, is_all: bool, queue_ids: tuple[str, ...], wanted: Filter) -> None:
     """Try held mail now; one whose lifetime is over gets one attempt."""
     _run("release", config_path, _check(wanted, queue_ids, is_all), as_json)
 
 
-@queue_group.command("requeue")
+@queue_group.command("requeue", short_help="Let mail start anew, by the routes of now.")
 @_selection
 def requeue_command(config_path: str | None, as_json: bool, is_all: bool, queue_ids: tuple[str, ...], wanted: Filter) -> None:
     """Let mail start anew, by the routes of now, held or not; recipients that have it don't get it again."""
@@ -156,7 +156,7 @@ def _finish(queue: QueueCommander, outcome: Outcome) -> None:
 # --- routes ----------------------------------------------------------------------------------------------------------
 
 
-@queue_group.command("suspend")
+@queue_group.command("suspend", short_help="Deliver nothing by a route until it is resumed.")
 @config_option
 @json_option()
 @click.argument("route")
@@ -165,7 +165,7 @@ def suspend_command(config_path: str | None, as_json: bool, route: str) -> None:
     _set_suspended(config_path, as_json, route, is_suspended=True)
 
 
-@queue_group.command("resume")
+@queue_group.command("resume", short_help="Deliver by a suspended route again.")
 @config_option
 @json_option()
 @click.argument("route")

@@ -27,7 +27,7 @@ from smtpd.control.filter import Filter
 from smtpd.control.transfer import FolderError, Transfer
 
 
-@queue_group.command("export")
+@queue_group.command("export", short_help="Move mail out of the queue into files.")
 @config_option
 @json_option()
 @filter_options
@@ -42,7 +42,7 @@ def export_command(config_path: str | None, as_json: bool, wanted: Filter, folde
     _run(transfer, lambda: transfer.export(folder, wanted, time.time()), as_json, "exported")
 
 
-@queue_group.command("import")
+@queue_group.command("import", short_help="Move exported mail into the queue.")
 @config_option
 @json_option()
 @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False))

@@ -58,7 +58,7 @@ def list_command(config_path: str | None, as_json: bool, is_totals: bool, wanted
     end(reader)
 
 
-@queue_group.command("show")
+@queue_group.command("show", short_help="Show one mail.")
 @config_option
 @json_option("One JSON object; with --headers or --body their text is in it.")
 @click.option("--headers", "is_header", is_flag=True, help="Only the header of the mail.")
@@ -88,7 +88,7 @@ def show_command(config_path: str | None, as_json: bool, is_header: bool, is_bod
     end(reader)
 
 
-@queue_group.command("summary")
+@queue_group.command("summary", short_help="Count the mail that waits by domain and age.")
 @config_option
 @json_option()
 @click.option("--by", type=click.Choice(["domain", "sender"]), default="domain", help="Domains of recipients, or of senders.")
