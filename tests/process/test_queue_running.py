@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from gateway import PROGRAM, Gateway, running_gateway, wait_until
 
+from smtpd.control.client import QueueReader
+from smtpd.control.wire import QueueEntry, Request
+
 
 @pytest.fixture
 def gateway(tmp_path: Path) -> Iterator[Gateway]:
@@ -29,8 +32,9 @@ def queue_json(gateway: Gateway, *arguments: str) -> Any:
     return json.loads(queue(gateway, arguments[0], "--json", *arguments[1:]))
 
 
-def listed(gateway: Gateway) -> list[Any]:
-    return [json.loads(line) for line in queue(gateway, "list", "--json").splitlines()]
+def listed(gateway: Gateway) -> list[QueueEntry]:
+    """Return the queue, without a process for each look."""
+    return list(QueueReader(str(gateway.settings["run_dir"]), str(gateway.spool)).entries(Request("list")))
 
 
 def send(gateway: Gateway, *users: str) -> None:
@@ -41,8 +45,8 @@ def send(gateway: Gateway, *users: str) -> None:
 
 def await_deferred(gateway: Gateway, count: int) -> dict[str, str]:
     """Return queue ids by user once so many wait."""
-    wait_until("all are deferred", lambda: sum(mail["queue_name"] == "deferred" for mail in listed(gateway)) == count, 30)
-    return {mail["recipients"][0]["address"].partition("@")[0]: mail["queue_id"] for mail in listed(gateway)}
+    wait_until("all are deferred", lambda: sum(mail.queue_name == "deferred" for mail in listed(gateway)) == count, 30)
+    return {mail.recipients[0].address.partition("@")[0]: mail.queue_id for mail in listed(gateway)}
 
 
 def await_figures(gateway: Gateway, **wanted: float) -> None:
@@ -91,4 +95,4 @@ def test_what_was_changed_while_it_was_stopped_is_known_at_the_next_start(gatewa
     gateway.await_mails("c")
     gateway.await_mails("d")
     await_figures(gateway, active=0, deferred=0, held=1)
-    assert [mail["queue_id"] for mail in listed(gateway)] == [ids["a"]]
+    assert [mail.queue_id for mail in listed(gateway)] == [ids["a"]]
