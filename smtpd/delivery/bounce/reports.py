@@ -93,8 +93,8 @@ class Reports:
     def decide(
         self, item: SpoolItem, outcomes: list[Outcome], done: Callable[[Settlement], object], *, is_postponed: bool = False
     ) -> None:
-        """Call `done` with what is to become of a mail whose attempt gave these outcomes (one for each recipient). `is_postponed`:
-        a suspended route has kept it, where no lifetime ends."""
+        """Call `done` with what is to become of a mail whose attempt gave these outcomes (one for each recipient).
+        `is_postponed`: a suspended route has kept it, where no lifetime ends."""
         now_s = time.time()
         envelope = item.envelope
         due_s: float | None = 0.0

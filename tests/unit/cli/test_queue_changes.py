@@ -205,7 +205,9 @@ def test_suspend_and_resume_a_route(desk: Desk, is_running: bool) -> None:
 
     lane = Lane()
     desk.rig.control.routes = Routes(desk.rig.path, [lane])
-    item = put(desk.rig, envelope_of(b"s@example.com", b"a@example.org"), [deferred("route discard-1 is suspended")])
+    item = put(
+        desk.rig, envelope_of(b"s@example.com", b"a@example.org"), [deferred("deliveries by route discard-1 are suspended")]
+    )
     put(desk.rig, envelope_of(b"s@example.com", b"a@example.org"), [deferred()])
     open_or_close(desk, is_running)
     assert desk.run("suspend", "discard-1").stdout == "route discard-1 is suspended\n"

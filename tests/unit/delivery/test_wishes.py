@@ -90,7 +90,7 @@ def test_mail_that_waits_for_its_turn_is_not_tried_any_more(monkeypatch: pytest.
     assert [queue_id for queue_id, _, _ in bench.transports["first"].tried] == [first.item.queue_id]
     assert (second.item.row in bench.spool.rows) == is_left
     if is_left:
-        assert (second.is_held, second.attempts) == (True, 0)
+        assert (second.is_held, second.due_s) == (True, None)
         assert messages(bench, "held") == 1
 
 
@@ -176,7 +176,7 @@ def test_mail_of_a_suspended_route_is_put_off_and_other_mail_is_not(bench: Bench
     assert len(bench.transports["second"].tried) == 1
     assert row.outcomes is not None
     assert [(outcome.status, outcome.dsn) for outcome in row.outcomes] == [(2, "4.3.2"), (1, "2.0.0")]
-    assert row.outcomes[0].text == "route first is suspended"
+    assert row.outcomes[0].text == "deliveries by route first are suspended"
     assert second.name == "second"
 
 
