@@ -131,7 +131,7 @@ class Transcripts:
             return self._tap(address, is_client=True, is_begun=is_begun)
         return None
 
-    def for_next_hop(self, name: str, *, is_begun: bool = False) -> Tap | None:
+    def for_next_hop(self, name: str, is_begun: bool = False) -> Tap | None:
         """Return the tap of a connection to a next hop ("host:port") if somebody watches it."""
         if any(watch.wants_next_hop(name) for watch in self.watches):
             return self._tap(name, is_client=False, is_begun=is_begun)

@@ -37,7 +37,7 @@ from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
 from smtpd.spool.open import open_spool
 from smtpd.spool.sqlite import SpoolObservers
-from smtpd.transports.relay.transport import RelayHost
+from smtpd.transports.relay.transport import RelayHost, RelayTransport
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
@@ -101,18 +101,18 @@ class Worker:
         self._spool = open_spool(
             self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
         )
+        self._transcripts = Transcripts(self._tap_open_sessions)
         router = Router(settings.route, settings.bounce)
         self._side = SideThread(self._loop)
         relay = RelayHost(
             self._loop, self._files, Resolver(self._loop, self._side, settings.dns, _own_host(boot)), boot.hops, boot.bank,
-            settings.hostname, self._warn_of_next_hop,
+            settings.hostname, self._warn_of_next_hop, self._transcripts.for_next_hop,
         )  # fmt: skip
         self._scheduler = Scheduler(
             self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log, relay
         )
         self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
         self._load_routes()
-        self._transcripts = Transcripts(self._tap_open_sessions)
         self._control = ControlServer(
             self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
@@ -162,6 +162,9 @@ class Worker:
         for connection in self._connections:
             tap = transcripts.for_client(connection.session.peer.address, is_begun=True)
             connection.tap = None if tap is None else connection.tap or tap
+        for lane in self._scheduler.lanes:
+            if isinstance(lane.transport, RelayTransport):
+                lane.transport.look_for_transcripts()
 
     def _load_routes(self) -> None:
         try:

@@ -49,6 +49,34 @@ def test_a_client_is_watched_from_its_next_reply_on_or_from_its_start(gateway: G
     assert not any("secret" in line or "Subject" in line for line in text)
 
 
+def test_a_next_hop_is_watched(gateway: Gateway, tmp_path: Path) -> None:
+    shown_path = tmp_path / "shown"
+    route = {"domains": ["*"], "transport": "smtp", "next_hop": [f"{gateway.host}:{gateway.port}"]}
+    with running_gateway(tmp_path / "relay", {"route": [route]}) as relay:
+        command = [str(PROGRAM), "transcript", "-c", str(relay.config), "--json", "--next-hop", gateway.host]
+
+        def shown() -> list[str]:
+            lines = shown_path.read_bytes().split(b"\n")[:-1]
+            return [f"{line['who']}: {line['text']}" for line in map(json.loads, lines)]
+
+        def is_seen() -> bool:
+            with smtplib.SMTP(relay.host, relay.port, "client.example", timeout=20) as smtp:
+                smtp.sendmail("s@example.com", ["a@example.org"], "Subject: x\r\n\r\nthe secret text\r\n")
+            lines = shown()
+            return any("MAIL FROM" in line for line in lines) and any("octets of content" in line for line in lines)
+
+        with shown_path.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=subprocess.PIPE) as watcher:
+            wait_until("a mail is shown", is_seen, 30)
+            watcher.send_signal(signal.SIGINT)
+            assert watcher.wait(30) == 0
+            assert watcher.stderr is not None
+            assert watcher.stderr.read() == b""
+        text = shown()
+        assert "C: MAIL FROM:<s@example.com>" in [line.partition(" SIZE=")[0].partition(" BODY=")[0] for line in text]
+        assert any(line.endswith(" octets of content)") for line in text)
+        assert not any("secret" in line or "Subject" in line for line in text)
+
+
 def test_without_a_server_or_a_choice_it_says_so(tmp_path: Path) -> None:
     gateway = Gateway(tmp_path)
 
