@@ -64,7 +64,7 @@ class QueueRig(Rig):
         self.run_dir = folder / "run"
         self.run_dir.mkdir(exist_ok=True)
         self.problems: list[str] = []
-        self.control = ControlServer(self.loop, self.spool, str(self.run_dir), slot, self.problems.append)
+        self.control = ControlServer(self.loop, self.spool, str(self.run_dir), slot, self.problems.append, files=self.files)
         self._thread: threading.Thread | None = None
 
     def serve(self) -> None:

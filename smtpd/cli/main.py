@@ -26,7 +26,8 @@ _COMMANDS = {
     "serve": ("smtpd.cli.serve", "serve_command", "Take mail in and deliver it until stopped."),
     "check": ("smtpd.cli.check", "check_command", "Check a configuration file and report all its faults."),
     "config": ("smtpd.cli.config", "config_command", "Show the configuration in effect."),
-    "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits."),
+    "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits, and change what becomes of it."),
+    "transcript": ("smtpd.cli.transcript", "transcript_command", "Watch the dialogue with a client or a next hop."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away: a target for benchmarks."),
 }
 _INTERRUPTED = 130  # as shells report an end by SIGINT

@@ -15,22 +15,47 @@ import stat
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
 from smtpd import _io
-from smtpd.control.answer import Page, list_answer, show_answer
-from smtpd.control.wire import END_LINE, REQUEST_MAX_BYTES, Line, Request, decode_request, encode_line
+from smtpd.control.answer import Page, page_of
+from smtpd.control.changing import ChangedPage, ChangeRun
+from smtpd.control.content import ContentAnswer, item_of
+from smtpd.control.exporting import ExportAnswer
+from smtpd.control.importing import ImportAnswer
+from smtpd.control.routes import Routes
+from smtpd.control.transcript import TranscriptAnswer, Transcripts
+from smtpd.control.wire import (
+    END_LINE,
+    READS,
+    REQUEST_MAX_BYTES,
+    ROUTE_REQUESTS,
+    Filter,
+    Line,
+    Request,
+    decode_request,
+    encode_line,
+)
+from smtpd.delivery.attempt import suspended_text
+from smtpd.delivery.wishes import Leases, NoLeases
 from smtpd.errors import SpoolError
+from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.stream import Stream, StreamOwner
 from smtpd.spool.base import Spool, SpoolShard
+from smtpd.spool.change import FLUSH
 
 CLIENTS_MAX = 16
 REQUEST_TIMEOUT_S = 10.0
 PROGRESS_TIMEOUT_S = 60.0  # a reader that takes nothing for so long is gone
+_TALK_TIMEOUT_S = 300.0  # an exporter syncs a hundred files meanwhile
+LINE_MAX_BYTES = 1 << 20  # of a piece of mail
 _MODE = 0o660
 _PAUSE_S = 1.0  # before accepting again when descriptors are short
+_NO_LEASES = NoLeases()
+_NO_ROUTES = Routes("", [])
 
 
 def _ignore(text: str) -> None:
@@ -40,9 +65,27 @@ def _ignore(text: str) -> None:
 class ControlServer:
     """`start` makes the socket, `close` removes it. `path` is where it is."""
 
-    def __init__(self, loop: Loop, spool: Spool, run_dir: str, slot: int, report: Callable[[str], object] = _ignore) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        spool: Spool,
+        run_dir: str,
+        slot: int,
+        report: Callable[[str], object] = _ignore,
+        *,
+        files: FilesThread | None = None,
+        leases: Leases = _NO_LEASES,
+        routes: Routes = _NO_ROUTES,
+        transcripts: Transcripts | None = None,
+        note: Callable[[str], object] = _ignore,
+    ) -> None:
         self.loop = loop
         self.spool = spool
+        self.files = files
+        self.leases = leases
+        self.routes = routes
+        self.transcripts = transcripts or Transcripts()
+        self.note = note  # for the log: who changed what must be found later
         self.path = os.path.join(run_dir, f"worker-{slot}-{os.getpid()}.sock")
         self.clients: set[ControlClient] = set()
         self._report = report
@@ -91,6 +134,16 @@ class ControlServer:
             self.loop.add_reader(self._socket.fileno(), self._on_connection)
 
 
+class Talk(Protocol):
+    """What a connection is busy with beyond one request and its answer."""
+
+    def start(self) -> None: ...
+
+    def abort(self) -> None:
+        """The client is gone."""
+        ...
+
+
 class ControlClient(StreamOwner):
     """One connection: reads one request, streams its answer, closes."""
 
@@ -101,7 +154,9 @@ class ControlClient(StreamOwner):
         self._timer: Timer | None = None
         self._next: Callable[[], None] | None = None  # what waits for the output to leave
         self._shards: list[SpoolShard] = []
-        self._is_found = False
+        self._found = 0  # mails
+        self._on_line: Callable[[bytes], None] | None = self._answer  # who gets the next line
+        self._talk: Talk | None = None  # what goes on beyond one request and its answer
 
     def start(self) -> None:
         self._server.clients.add(self)
@@ -119,14 +174,45 @@ class ControlClient(StreamOwner):
 
     def on_data(self, buffer: bytearray, start: int, end: int) -> int:
         self._input += buffer[start:end]
-        line, newline, _ = self._input.partition(b"\n")
-        if newline and len(line) <= REQUEST_MAX_BYTES:
-            self.stream.pause()
-            self._input.clear()
-            self._answer(bytes(line))
-        elif newline or len(self._input) > REQUEST_MAX_BYTES:
-            self.refuse("the request is too long")
+        if self._on_line is not None:
+            self._take_line()
         return end
+
+    def read_line(self, on_line: Callable[[bytes], None], patience_s: float = 0.0) -> None:
+        """Give the client's next line to `on_line`, in a later turn at the earliest."""
+        self._on_line = on_line
+        self._set_timer(patience_s or _TALK_TIMEOUT_S)
+        self._server.loop.ready(self._read_on)
+
+    def _read_on(self) -> None:
+        if self.stream.is_open and self._on_line is not None:
+            self._take_line()
+            if self._on_line is not None:
+                self.stream.resume()
+
+    def _take_line(self) -> None:
+        at = self._input.find(b"\n")
+        most = REQUEST_MAX_BYTES if self._talk is None else LINE_MAX_BYTES
+        if 0 <= at <= most:
+            self.stream.pause()
+            line = bytes(memoryview(self._input)[:at])
+            del self._input[: at + 1]
+            on_line, self._on_line = self._on_line, None
+            if on_line is not None:
+                on_line(line)
+        elif at > most or len(self._input) > most:
+            self._on_line = None
+            self.refuse("the request is too long")
+
+    @property
+    def waiting_bytes(self) -> int:
+        """How much output has not left yet."""
+        return self.stream.buffered_bytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client is there to be answered."""
+        return self.stream.is_open
 
     def on_end(self) -> None:
         self.stream.destroy()
@@ -140,8 +226,10 @@ class ControlClient(StreamOwner):
     def on_closed(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._next = None
+        self._next = self._on_line = None
         self._server.clients.discard(self)
+        if self._talk is not None:
+            self._talk.abort()
 
     def _set_timer(self, seconds: float) -> None:
         if self._timer is not None:
@@ -157,30 +245,44 @@ class ControlClient(StreamOwner):
             self.refuse(f"not a request: {error}")
             return
         self._set_timer(PROGRESS_TIMEOUT_S)
-        self._shards = list(self._server.spool.shards)
-        self._next_shard(request, time.time())
+        server = self._server
+        if request.do in READS:
+            self._shards = list(server.spool.shards)
+            self._next_shard(request, time.time())
+        elif request.do in ROUTE_REQUESTS:
+            self._answer_routes(request)
+        elif request.do == "export":
+            self._talk = ExportAnswer(self, server.loop, server.spool, server.files, server.leases, request.filter)
+            self._talk.start()
+        elif request.do == "import":
+            self._talk = ImportAnswer(self, server.spool, server.leases)
+            self._talk.start()
+        elif request.do == "transcript":
+            self._start_transcript(request)
+        else:
+            self._change(request.do, request.filter)
+
+    def _start_transcript(self, request: Request) -> None:
+        server = self._server
+        try:
+            talk = TranscriptAnswer(self, server.loop, server.transcripts, request.client, request.next_hop, request.seconds)
+        except ValueError as error:
+            self.refuse(str(error))
+            return
+        self._talk = talk
+        talk.start()
 
     def _next_shard(self, request: Request, now_s: float) -> None:
-        if not self._shards:
-            self.stream.write(END_LINE)
-            self.stream.close()
-            return
-        shard = self._shards.pop(0)
-        if request.do == "list":
-            self._ask_page(request, now_s, shard, 0)
+        if not self._shards or (request.filter.ids and self._found >= len(request.filter.ids)):
+            self.finish()
         else:
-            number, queue_id = shard.number, request.queue_id
-            self._server.spool.query(
-                shard,
-                lambda connection: show_answer(connection, number, queue_id),
-                partial(self._on_shown, request, now_s),
-            )
+            self._ask_page(request, now_s, self._shards.pop(0), 0)
 
     def _ask_page(self, request: Request, now_s: float, shard: SpoolShard, after_row: int) -> None:
-        number, wanted = shard.number, request.filter
+        number = shard.number
         self._server.spool.query(
             shard,
-            lambda connection: list_answer(connection, number, wanted, now_s, after_row),
+            lambda connection: page_of(connection, number, request, now_s, after_row),
             partial(self._on_page, request, now_s, shard),
         )
 
@@ -192,21 +294,85 @@ class ControlClient(StreamOwner):
                 self.refuse(str(error))
                 return
             page = Page(b"", 0, True)  # emptied and released meanwhile
+        self._found += page.count
         go_on: Callable[[], None]
-        if page.is_last:
+        if page.is_last or (request.filter.ids and self._found >= len(request.filter.ids)):
             go_on = partial(self._next_shard, request, now_s)
         else:
             go_on = partial(self._ask_page, request, now_s, shard, page.last_row)
-        self._send(page.data, go_on)
+        if page.mail is not None and request.content:
+            content = ContentAnswer(self, self._server.spool, self._server.files, request.content == "header", go_on)
+            go_on = partial(content.send, item_of(page.mail, shard))
+        self.send(page.data, go_on)
 
-    def _on_shown(self, request: Request, now_s: float, data: bytes | None, error: SpoolError | None) -> None:
+    def _change(self, action: str, wanted: Filter) -> None:
+        server = self._server
+        ChangeRun(
+            server.loop,
+            server.spool,
+            server.leases,
+            action,
+            wanted,
+            partial(self._on_changed, action),
+            self.finish,
+            lambda: self.stream.is_open,
+        ).start()
+
+    def _on_changed(self, action: str, page: ChangedPage, go_on: Callable[[], None]) -> None:
+        done = page.results.changed + page.results.under_way
+        if done:
+            self._server.note(f"{action} by command: {' '.join(done)}")
+        self.send(encode_line(Line(results=page.results)), go_on)
+
+    def _answer_routes(self, request: Request) -> None:
+        server = self._server
+        routes, is_suspended = server.routes, request.do == "suspend"
+        if request.do == "routes" or server.files is None:
+            self._tell_routes(request)
+            return
+
+        def on_stored(names: list[str] | None, failure: BaseException | None) -> None:
+            if names is None:
+                self.refuse(str(failure))
+                return
+            routes.apply(names)
+            server.note(f"route {request.route} is {'suspended' if is_suspended else 'resumed'} by command")
+            self._tell_routes(request)
+
+        try:
+            if is_suspended:
+                routes.check(request.route)
+        except ValueError as error:
+            self.refuse(str(error))
+        else:
+            server.files.submit(partial(routes.store, request.route, is_suspended), on_stored)
+
+    def _tell_routes(self, request: Request) -> None:
         if not self.stream.is_open:
             return
-        if data:
-            self._shards = []
-        self._send(data or b"", partial(self._next_shard, request, now_s))
+        line = encode_line(Line(suspended=self._server.routes.suspended()))
+        go_on: Callable[[], None]
+        if request.do == "resume":
+            go_on = partial(self._change, FLUSH, Filter(reason=suspended_text(request.route)))
+        else:
+            go_on = self.finish
+        self.send(line, go_on)
 
-    def _send(self, data: bytes, go_on: Callable[[], None]) -> None:
+    # --- output ------------------------------------------------------------------------------------------------------
+
+    def finish(self, error: str = "") -> None:
+        """End the answer: it is whole, unless there is an `error`."""
+        if error:
+            self.refuse(error)
+        else:
+            self.stream.write(END_LINE)
+            self.stream.close()
+
+    def write(self, data: bytes) -> None:
+        """Send, without waiting for it to leave."""
+        self.stream.write(data)
+
+    def send(self, data: bytes, go_on: Callable[[], None]) -> None:
         """Send, and go on when it has left: in a later turn, so that other work comes between."""
         if not data or self.stream.write(data):
             self._server.loop.ready(self._go_on_if_open, go_on)

@@ -1,60 +1,79 @@
 """What the control socket speaks: one JSON object a line. A request of one line, an answer of many; then the server closes.
 
-Request: {"do": "list", "filter": {...}} or {"do": "show", "queue_id": "..."}. Answer: {"mail": {...}} for each mail, at last
-{"end": true}, or {"error": "..."}. An answer without either of the two last was cut short. The fields of a mail are those of
-Postfix's `postqueue -j` where it has them. Octets that aren't UTF-8 come as \\xNN. Raises msgspec.MsgspecError for what isn't so.
+Answer: {"mail": {...}} for each mail, {"results": {...}}, {"tally": {...}} and so on, at last {"end": true}, or {"error":
+"..."}. An answer without either of the two last was cut short. The fields of a mail are those of Postfix's `postqueue -j`
+where it has them. Octets that aren't UTF-8 come as \\xNN. Raises msgspec.MsgspecError for what isn't so.
 """
 
 from __future__ import annotations
 
 import msgspec
 
+from smtpd.control.filter import Filter
+from smtpd.control.stored import StoredMail
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import DELIVERED, PENDING, STATUS_NAMES, describe
-from smtpd.spool.query import ACTIVE, DEFERRED, HELD, QueuedMail
+from smtpd.mail.text import text_of
+from smtpd.spool.change import ACTIONS, LEASE
+from smtpd.spool.query import ACTIVE, DEFERRED, HELD, STATES, QueuedMail
+
+__all__ = ["Filter", "Line", "QueueEntry", "QueueRecipient", "Request", "Results"]
 
 REQUEST_MAX_BYTES = 64 * 1024
 QUEUE_NAMES = {ACTIVE: "active", DEFERRED: "deferred", HELD: "hold"}  # Postfix's word for held
 NULL_SENDER = "MAILER-DAEMON"  # as postqueue shows the null reverse-path
-
-
-class Filter(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """All that is set must hold. `domain` of a recipient that isn't delivered (".example.org": any below it); `sender` the whole
-    reverse-path, "" for the null one; `older_s` seconds since arrival; `state` "active", "deferred" or "held"."""
-
-    domain: str = ""
-    sender: str | None = None
-    older_s: float = 0.0
-    state: str = ""
-
-    def matches(self, mail: QueuedMail, now_s: float) -> bool:
-        """Whether the mail is wanted at Unix time `now_s`."""
-        envelope = mail.envelope
-        if self.state and mail.state != self.state:
-            return False
-        if self.older_s and now_s - envelope.received_at_s < self.older_s:
-            return False
-        if self.sender is not None and not _is_same_address(envelope.reverse_path, self.sender):
-            return False
-        return not self.domain or self._has_domain(mail)
-
-    def _has_domain(self, mail: QueuedMail) -> bool:
-        wanted = self.domain.lower()
-        outcomes = mail.outcomes
-        for index, recipient in enumerate(mail.envelope.recipients):
-            if outcomes is not None and outcomes[index].is_done:
-                continue
-            if recipient.domain == wanted or (wanted.startswith(".") and recipient.domain.endswith(wanted)):
-                return True
-        return False
+_CHANGES = tuple(action for action in ACTIONS if action != LEASE)
+READS = ("list", "show", "summary")
+ROUTE_REQUESTS = ("routes", "suspend", "resume")
+_REQUESTS = (*READS, *_CHANGES, *ROUTE_REQUESTS, "export", "import", "transcript")
 
 
 class Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """`do` is "list" or "show"."""
+    """`do` is "list", "show" (of `filter.ids`; `content`: "header" or "all" comes with it), "summary" (by "domain" or "sender"),
+    one of the changes, "routes", "suspend" or "resume" of `route`, "export", "import", or "transcript" (of `client`, a network,
+    or `next_hop`, for `seconds`). A change without a filter must say that it means `everything`."""
 
     do: str
     filter: Filter = Filter()
-    queue_id: str = ""
+    everything: bool = False
+    content: str = ""
+    by: str = "domain"
+    route: str = ""
+    client: str = ""
+    next_hop: str = ""
+    seconds: float = 0.0
+
+
+class Results(msgspec.Struct, omit_defaults=True):
+    """Queue ids by what a change made of them: `under_way` is being delivered, and what is left of it will be changed after that;
+    `busy` could not be got at."""
+
+    changed: list[str] = []
+    unchanged: list[str] = []
+    under_way: list[str] = []
+    busy: list[str] = []
+
+    def add(self, other: Results) -> None:
+        """Take in those of another page."""
+        self.changed += other.changed
+        self.unchanged += other.unchanged
+        self.under_way += other.under_way
+        self.busy += other.busy
+
+    @property
+    def known(self) -> int:
+        """How many mails were found."""
+        return len(self.changed) + len(self.unchanged) + len(self.under_way) + len(self.busy)
+
+
+class Said(msgspec.Struct):
+    """One line of a transcript: who of `session` said it at Unix time `at_s`, "C" the client or "S" the server; "": neither."""
+
+    session: int
+    peer: str
+    at_s: float
+    who: str
+    text: str
 
 
 class QueueRecipient(msgspec.Struct, omit_defaults=True):
@@ -90,9 +109,21 @@ class QueueEntry(msgspec.Struct, omit_defaults=True):
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line of an answer."""
+    """One line of an answer. `content` (base64 in JSON) is a piece of the mail before it; `tally`: see answer.tally_answer. The
+    next four are of export and import: `asks` whether the mails so far are stored, and `done` says so; the next two of
+    transcripts, where `lost` lines are missing because the reader was slow."""
 
     mail: QueueEntry | None = None
+    content: bytes | None = None
+    results: Results | None = None
+    tally: dict[str, list[int]] | None = None
+    suspended: list[str] | None = None
+    stored: StoredMail | None = None
+    imported: list[str] | None = None
+    asks: bool = False
+    done: list[str] | None = None
+    said: Said | None = None
+    lost: int = 0
     end: bool = False
     error: str = ""
 
@@ -111,10 +142,14 @@ def encode_line(line: Line | Request) -> bytes:
 def decode_request(line: bytes) -> Request:
     """Return a request whose `do` and filter make sense; raises msgspec.MsgspecError."""
     request = _REQUEST.decode(line)
-    if request.do not in ("list", "show"):
+    if request.do not in _REQUESTS:
         raise msgspec.ValidationError(f'unknown "do": {request.do[:40]!r}')
-    if request.filter.state not in ("", ACTIVE, DEFERRED, HELD):
+    if request.filter.state not in ("", *STATES):
         raise msgspec.ValidationError(f"unknown state {request.filter.state[:40]!r}")
+    if request.do in _CHANGES and request.filter.is_all and not request.everything:
+        raise msgspec.ValidationError("a change of everything must say so")
+    if request.do == "show" and len(request.filter.ids) != 1:
+        raise msgspec.ValidationError("show is of one mail")
     return request
 
 
@@ -169,15 +204,3 @@ def _add_details(entry: QueueEntry, envelope: Envelope) -> None:
     entry.helo = text_of(envelope.helo)
     entry.protocol = envelope.protocol
     entry.listener = envelope.listener
-
-
-def text_of(octets: bytes) -> str:
-    """Return wire octets as text; what isn't UTF-8 becomes \\xNN."""
-    return octets.decode("utf-8", "backslashreplace")
-
-
-def _is_same_address(path: bytes, wanted: str) -> bool:
-    """The domain is compared without case, the local part as it is (RFC 5321 2.4)."""
-    local, _, domain = text_of(path).rpartition("@")
-    wanted_local, _, wanted_domain = wanted.rpartition("@")
-    return local == wanted_local and domain.lower() == wanted_domain.lower()

@@ -28,8 +28,8 @@ class Attempt:
     (RFC 3461, NOTIFY=SUCCESS)."""
 
     __slots__ = (
-        "_for_body", "_left", "_scheduler", "activated_at_s", "is_claimed", "is_success_told", "item", "lanes", "outcomes",
-        "shares",
+        "_for_body", "_left", "_scheduler", "activated_at_s", "is_claimed", "is_postponed", "is_success_told", "item", "lanes",
+        "outcomes", "shares",
     )  # fmt: skip
 
     def __init__(self, scheduler: Scheduler, item: SpoolItem, now_s: float, is_claimed: bool) -> None:
@@ -39,6 +39,7 @@ class Attempt:
         self.lanes: list[Lane] = []
         self.activated_at_s = now_s
         self.is_claimed = is_claimed
+        self.is_postponed = False  # a suspended route has kept some of it
         self.is_success_told = False
         self.outcomes: list[Outcome] | None = None
         self._left = 0
@@ -76,7 +77,8 @@ class Attempt:
             self._defer(share, "4.4.4", "no route for this domain")
             return
         if refusal or destination.lane.is_suspended:
-            self._defer(share, "4.3.2", refusal or f"deliveries by route {destination.lane.name} are suspended")
+            self.is_postponed = self.is_postponed or destination.lane.is_suspended
+            self._defer(share, "4.3.2", refusal or suspended_text(destination.lane.name))
             return
         transport = destination.lane.transport
         body = self.item.body
@@ -163,3 +165,8 @@ class Attempt:
 
     def on_kept(self, error: SpoolError | None) -> None:
         self._scheduler.settled(self, "kept", error)
+
+
+def suspended_text(route: str) -> str:
+    """What mail is told to wait for; by this a resumed route finds its mail again."""
+    return f"deliveries by route {route} are suspended"

@@ -27,6 +27,13 @@ class Census:
         self._done = done
         self._known: set[SpoolShard] = set()
         self._is_running = False
+        self._counting: tuple[SpoolShard, int, int] | None = None  # shard, last row that was counted, end
+
+    def is_counted(self, shard: SpoolShard, row: int) -> bool:
+        """Whether the figures have a row of this shard already: it arrived here, or its page has been seen."""
+        if self._counting is not None and self._counting[0] is shard:
+            return row <= self._counting[1] or row >= self._counting[2]
+        return shard in self._known
 
     def is_counting(self) -> bool:
         """Whether figures are still incomplete, so that nothing may be claimed; begins with shards that are new."""
@@ -43,6 +50,7 @@ class Census:
         return self._is_running
 
     def _ask(self, shard: SpoolShard, after_row: int, end_row: int) -> None:
+        self._counting = (shard, after_row, end_row)
         self._spool.query(
             shard,
             lambda connection: list_page(connection, after_row, _PAGE_MAILS),
@@ -62,8 +70,10 @@ class Census:
         if len(page) < _PAGE_MAILS or page[-1].row >= end_row:
             self._finish()
         else:
+            self._counting = (shard, page[-1].row, end_row)
             self._loop.call_later(_PAUSE_S, partial(self._ask, shard, page[-1].row, end_row))
 
     def _finish(self) -> None:
         self._is_running = False
+        self._counting = None
         self._done()

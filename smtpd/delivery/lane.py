@@ -74,6 +74,7 @@ class Lane:
         self.number = route.number
         self.name = route.name
         self.transport = transport
+        self.is_suspended = False
         self.active: dict[Attempt, None] = {}
         self._active_bytes = 0
         self.untried = Tally()

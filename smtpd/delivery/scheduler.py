@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from smtpd.delivery.destination import Destination, Share
 from smtpd.delivery.lane import Lane
 from smtpd.delivery.retry import RetrySchedule
 from smtpd.delivery.router import Route, Router
+from smtpd.delivery.wishes import Waiting, Wishes, started_anew
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import DEFERRED, PENDING, Outcome
@@ -31,6 +32,7 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings import Settings
 from smtpd.spool.base import Spool, SpoolItem
+from smtpd.spool.change import DELETE, HOLD
 from smtpd.transports.base import Transport
 from smtpd.transports.discard import DiscardTransport
 from smtpd.transports.maildir import MaildirTransport
@@ -89,6 +91,7 @@ class Scheduler:
         self._is_starting = False
         self._is_claiming = False
         self._census = Census(loop, spool, self._count_stored, partial(self._maybe_claim, 1))
+        self.wishes = Wishes(self._active_attempts, self._lanes_left, self._census.is_counted, partial(self._maybe_claim, 1))
         self._on_drained: Callable[[], None] | None = None
         self._is_draining = False
         self._timer: Timer | None = None
@@ -106,6 +109,8 @@ class Scheduler:
         self._is_draining = True
         if self._timer is not None:
             self._timer.cancel()
+        if self.wishes.pending:
+            self._grant_waiting()
         self._on_drained = done
         self._maybe_drained()
 
@@ -300,7 +305,7 @@ class Scheduler:
             tally = lane.held if is_held else lane.deferred if item.attempts else lane.untried
             tally.add(item.envelope.received_at_s, item.size_bytes)
 
-    def _lanes_left(self, item: SpoolItem) -> set[Lane]:
+    def _lanes_left(self, item: Waiting) -> set[Lane]:
         """The lanes on whose account a mail waits in the spool: those of recipients that aren't delivered."""
         envelope = item.envelope
         recipients = envelope.recipients
@@ -366,6 +371,8 @@ class Scheduler:
         self._in_flight += 1
         if share.destination is not None:
             share.destination.in_flight += 1
+        if self.wishes.pending and self.wishes.prevents(share.attempt.item.queue_id):
+            refusal = "not tried: a queue command came before"
         share.attempt.start(share, now_s, refusal)
 
     def fetch_body(self, attempt: Attempt) -> None:
@@ -398,12 +405,15 @@ class Scheduler:
         if attempt.is_claimed:
             self._claimed_count -= 1
         outcomes = attempt.outcomes
+        wish = self.wishes.take(item.queue_id) if self.wishes.pending else ""
         if outcomes is None:
             item.body = None
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
+        elif wish:
+            self._settle_wish(attempt, outcomes, wish)
         else:
             self._undecided_count += 1
-            self._reports.decide(item, outcomes, partial(self._store, attempt))
+            self._reports.decide(item, outcomes, partial(self._store, attempt), is_postponed=attempt.is_postponed)
 
     def _store(self, attempt: Attempt, settlement: Settlement) -> None:
         """Store what was decided of a mail that was not simply delivered."""
@@ -422,6 +432,36 @@ class Scheduler:
             self.log.held(attempt.item.queue_id, settlement.held_text)
         else:
             self.settled(attempt, "" if settlement.outcomes is None else "kept", error)
+
+    # --- what queue commands want of mail at work (wishes.py) --------------------------------------------------------
+
+    def _active_attempts(self) -> Iterator[Attempt]:
+        for lane in self.lanes:
+            yield from lane.active
+
+    def _grant_waiting(self) -> None:
+        """Do what is wanted of mail that will not be started any more."""
+        now_s = time.time()
+        for destination in list(self._runnable):
+            for share in [waiting for waiting in destination.waiting if self.wishes.prevents(waiting.attempt.item.queue_id)]:
+                destination.waiting.remove(share)
+                self._waiting_count -= 1
+                self._launch(share, now_s)
+
+    def _settle_wish(self, attempt: Attempt, outcomes: list[Outcome], wish: str) -> None:
+        item = attempt.item
+        item.body = None
+        if wish == DELETE or all(outcome.is_done for outcome in outcomes):
+            self._spool.settle(item, None, 0.0, False, attempt.on_removed)
+            return
+        is_held = wish == HOLD
+        item.attempts = item.attempts + 1 if is_held else 0
+        item.outcomes = outcomes if is_held else started_anew(outcomes)
+        for lane in self._lanes_left(item):
+            (lane.held if is_held else lane.untried).add(item.envelope.received_at_s, item.size_bytes)
+        if is_held and self.is_logging:
+            self.log.held(item.queue_id, "by command")
+        self._spool.settle(item, item.outcomes, time.time(), is_held, attempt.on_kept)
 
     def settled(self, attempt: Attempt, kept_as: str, error: SpoolError | None) -> None:
         """The spool has stored what became of a mail: "" removed, "kept" for another attempt."""

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
+
+if TYPE_CHECKING:
+    from smtpd.spool.change import Change
 
 
 class Body:
@@ -175,6 +178,11 @@ class Spool(Protocol):
         done: Callable[[Any, SpoolError | None], object],
     ) -> None:
         """Run a short bounded read (query.py) on a shard's connection: `done(result, None)` or `done(None, error)`."""
+        ...
+
+    def change(self, shard: Any, change: Change) -> None:
+        """Do what a queue command asks (change.py) within the group commit: `change.done(change)` when it is durable, or with
+        `change.error`. Mail that is leased is only named."""
         ...
 
     def end_turn(self) -> None:

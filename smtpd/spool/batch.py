@@ -14,6 +14,7 @@ from smtpd.spool.exchange import Exchange
 from smtpd.spool.schema import BODY_WIDTH, KEPT_WIDTH, MAIL_WIDTH
 
 if TYPE_CHECKING:
+    from smtpd.spool.change import Change
     from smtpd.spool.writer import SqliteWriter
 
 ClaimedRow = tuple[int, int, int, int, str, bytes, bytes | None]
@@ -54,6 +55,7 @@ class Batch:
         "bodies",
         "body_bytes",
         "ceiling_us",
+        "changes",
         "claims",
         "error",
         "exchanges",
@@ -84,6 +86,7 @@ class Batch:
         self.exchanges: list[Exchange] = []  # settlements that bring new mail
         self.settled: list[SettleDone] = []  # for removed, kept and exchanges
         self.gone_files: list[str] = []  # queue ids whose spill file is unlinked
+        self.changes: list[Change] = []  # what queue commands ask for; done before the claims
         self.claims: list[Claim] = []
         self.reads: list[Read] = []
         self.ceiling_us = 0  # a new ceiling of queue ids to be stored, 0: none
@@ -93,7 +96,14 @@ class Batch:
     def writes(self) -> bool:
         """Whether a transaction is needed."""
         return bool(
-            self.mails or self.removed or self.kept or self.exchanges or self.claims or self.gone_files or self.ceiling_us
+            self.mails
+            or self.removed
+            or self.kept
+            or self.exchanges
+            or self.changes
+            or self.claims
+            or self.gone_files
+            or self.ceiling_us
         )
 
     @property
@@ -101,7 +111,15 @@ class Batch:
         """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
         return (
             bool(self.mails)
-            and not (self.kept or self.exchanges or self.claims or self.gone_files or self.removed_files or self.ceiling_us)
+            and not (
+                self.kept
+                or self.exchanges
+                or self.changes
+                or self.claims
+                or self.gone_files
+                or self.removed_files
+                or self.ceiling_us
+            )
             and (len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH)
         )
 
@@ -124,6 +142,7 @@ class Batch:
         self.writers += later.writers
         self.spill_directory = self.spill_directory or later.spill_directory
         self.merge_settlements(later)
+        self.changes += later.changes
         self.claims += later.claims
         self.reads += later.reads
         self.ceiling_us = later.ceiling_us or self.ceiling_us

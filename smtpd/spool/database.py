@@ -15,7 +15,9 @@ from typing import Any
 from smtpd.errors import ShardBrokenError, ShardFormatError, SpoolError, SpoolFullError
 from smtpd.spool import lock, schema
 from smtpd.spool.batch import Batch, Claim, ClaimedRow
+from smtpd.spool.change import Change
 from smtpd.spool.exchange import Exchange, join
+from smtpd.spool.queued import HELD, QueuedMail
 
 FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FIXED_WAL_BYTES = 4 * 4096  # of one commit: inner pages, index, freelist, pointer map
@@ -202,6 +204,8 @@ class ShardDatabase:
                 self._run(schema.update_mail, batch.kept, schema.KEPT_WIDTH)
             if batch.exchanges:
                 self._exchange(join(batch.exchanges))
+            for change in batch.changes:
+                self._change(change)
             for claim in batch.claims:
                 self._claim(claim)
             if batch.ceiling_us:
@@ -209,12 +213,15 @@ class ShardDatabase:
             execute("COMMIT")
         except BaseException:
             self._recovered_from, self._recovered_upto = before
+            for change in batch.changes:
+                change.forget()
             self.roll_back()
             raise
         self._note_commit(batch)
 
     def _note_commit(self, batch: Batch) -> None:
         rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed) + len(batch.kept) // schema.KEPT_WIDTH
+        rows += sum(len(change.changed) for change in batch.changes)
         self.add_to_wal(
             batch.body_bytes + sum(exchange.body_bytes for exchange in batch.exchanges),
             rows + sum(exchange.rows for exchange in batch.exchanges),
@@ -222,7 +229,7 @@ class ShardDatabase:
         for mails in (batch.mails, *(exchange.mails for exchange in batch.exchanges)):
             if mails:
                 self.next_row = max(self.next_row, mails[-schema.MAIL_WIDTH] + 1)
-        if batch.kept or batch.exchanges or batch.claims:
+        if batch.kept or batch.exchanges or batch.changes or batch.claims:
             self._load_next_due()
 
     def _insert(self, batch: Batch | Exchange) -> None:
@@ -284,6 +291,22 @@ class ShardDatabase:
                 self._recovered_upto = 0
                 self._leased_early.clear()
         claim.rows = rows
+
+    def _change(self, change: Change) -> None:
+        """Find the mails that a queue command speaks of and change those that nobody has leased."""
+        change.find(self.connection, self._is_leased)
+        self._run(schema.delete_mail, change.deleted_rows, 1)
+        self._run(schema.insert_unlinked, change.unlinks, 1)
+        self._run(schema.update_mail, change.kept, schema.KEPT_WIDTH)
+        if self._recovered_upto:
+            self._leased_early.update(change.leased_rows)
+
+    def _is_leased(self, mail: QueuedMail) -> bool:
+        """Whether the process has handed this mail out: it has no due time, and that not from a process before."""
+        if mail.due_s is not None or mail.state == HELD:
+            return False
+        row = mail.row
+        return not (self._recovered_from < row <= self._recovered_upto) or row in self._leased_early
 
     def add_to_wal(self, body_bytes: int, rows: int) -> None:
         """Estimate what a commit of so many rows wrote to the WAL; SQLite tells the truth only at a checkpoint."""

@@ -10,6 +10,7 @@ from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.mail.queue_id import QueueIdMaker
 from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem
+from smtpd.spool.change import Change
 
 
 class DiscardWriter:
@@ -76,6 +77,10 @@ class DiscardSpool:
 
     def query(self, shard: Any, job: Callable[[Any], Any], done: Callable[[Any, SpoolError | None], object]) -> None:
         done(None, SpoolError("this spool keeps nothing"))
+
+    def change(self, shard: Any, change: Change) -> None:
+        change.error = SpoolError("this spool keeps nothing")
+        change.done(change)
 
     def end_turn(self) -> None:
         pass

@@ -20,6 +20,7 @@ from typing import Protocol
 from smtpd.errors import ShardBrokenError, SpoolError, SpoolFullError
 from smtpd.spool import lock, schema
 from smtpd.spool.batch import Batch
+from smtpd.spool.change import Change
 from smtpd.spool.database import ShardDatabase, failure_of
 from smtpd.spool.salvage import Salvage
 from smtpd.spool.shrink import Shrinker
@@ -214,6 +215,8 @@ class ShardThread:
         if database is None:
             batch.error = ShardBrokenError("the shard is broken and no new one could be made yet")
             shard.salvages[0].take_new(batch)
+            for change in batch.changes:
+                change.error = batch.error
         elif batch.writes:
             started_s = time.monotonic()
             try:
@@ -254,6 +257,9 @@ class ShardThread:
     def _on_commit_failure(self, shard: Shard, batch: Batch, failure: SpoolError) -> None:
         """Settlements never fail: they are noted for the salvage, or kept until the disk has room again."""
         batch.error = failure
+        if not isinstance(failure, SpoolFullError) or not self._change_apart(shard, batch.changes):
+            for change in batch.changes:
+                change.error = failure
         settlements = batch.take_settlements()
         if isinstance(failure, ShardBrokenError):
             self._break(shard, failure, settlements)
@@ -266,6 +272,19 @@ class ShardThread:
                 shard.retained.merge_settlements(settlements)
         else:
             batch.merge_settlements(settlements)
+
+    def _change_apart(self, shard: Shard, changes: list[Change]) -> bool:
+        """Whether what queue commands ask for, which is how room is made by hand, could be done without the rest."""
+        apart = Batch()
+        apart.changes = changes
+        database = shard.database
+        if database is None or not changes or not self._checkpoint(shard, database):
+            return False
+        try:
+            database.commit(apart)
+        except FAILURES:
+            return False
+        return True
 
     def _settle_in_pieces(self, shard: Shard, settlements: Batch) -> bool:
         """Commit a little at a time, within the WAL, which is kept at its size; False: no room even for that.

@@ -24,6 +24,7 @@ from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool.adoption import Adopter
 from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem, SpoolLog
 from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
+from smtpd.spool.change import Change
 from smtpd.spool.database import failure_of
 from smtpd.spool.exchange import Exchange
 from smtpd.spool.shard import FAILURES, Shard, ShardThread
@@ -315,6 +316,13 @@ class SqliteSpool:
         else:
             self._thread.call(run)
 
+    def change(self, shard: Shard, change: Change) -> None:
+        if self._is_closed:
+            change.error = SpoolError("the spool is closed")
+            change.done(change)
+        else:
+            (shard.batch or self._new_batch(shard)).changes.append(change)
+
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
@@ -354,6 +362,11 @@ class SqliteSpool:
                 settled(None)
             if batch.unlinks:
                 self._unlink(shard, batch.unlinks)
+        for change in batch.changes:
+            shard.count -= len(change.deleted_rows)
+            if change.unlinks:
+                self._unlink(shard, change.unlinks)
+            change.done(change)
         for claim in batch.claims:
             claim.done(claim)
         for read in batch.reads:

@@ -38,6 +38,7 @@ cdef class Connection(StreamOwner):
     cdef readonly Session session
     cdef readonly Stream stream
     cdef readonly str client
+    cdef public object tap
     cdef PairCounts _counts
     cdef PendingMail _mail
     cdef PendingMail _committing

@@ -7,6 +7,7 @@ fires, so nothing is re-armed per line. Never parses, never formats a log line (
 from __future__ import annotations
 
 import traceback
+from typing import TYPE_CHECKING
 
 from smtpd import _io
 from smtpd._parser import find_header
@@ -26,6 +27,9 @@ from smtpd.proto.trace import received_field
 from smtpd.proto.transaction import Transaction
 from smtpd.spool.base import BodyWriter, SpoolItem
 from smtpd.worker.service import Service
+
+if TYPE_CHECKING:
+    from smtpd.control.transcript import Tap
 
 _HEAD_BYTES = 64 * 1024  # how much of a header is kept to look for Message-ID
 _NOBODY = StreamOwner()
@@ -71,7 +75,7 @@ class Connection(StreamOwner):
 
     __slots__ = (
         "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_line_started_at", "_mail", "_started_at",
-        "_timer", "client", "service", "session", "stream",
+        "_timer", "client", "service", "session", "stream", "tap",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
@@ -79,6 +83,7 @@ class Connection(StreamOwner):
         self.service = service
         self.session = Session(service.rules_for(peer), peer)
         self.stream = Stream(loop, fd, self)
+        self.tap: Tap | None = None  # set while somebody watches this client
         self.client = f"{peer.name}[{peer.address or 'unix'}]"
         self._counts = PairCounts() if service.account.is_logging else None
         self._mail: PendingMail | None = None  # its body is arriving
@@ -127,6 +132,8 @@ class Connection(StreamOwner):
             if position == end or not was_paused or session.paused:
                 break
             position = session.receive(buffer, position, end)
+        if self.tap is not None:
+            self.tap.received(bytes(buffer[start:position]))
         service = self.service
         now = service.loop.now
         if session.state == _CONTENT:
@@ -156,6 +163,8 @@ class Connection(StreamOwner):
         self.session.abort(None, "client_lost")
         self._handle_events()
         self.stream.owner = _NOBODY
+        if self.tap is not None:
+            self.tap.closed()
         service = self.service
         service.connections.discard(self)
         if self.session.tally.count:
@@ -194,6 +203,8 @@ class Connection(StreamOwner):
             output = session.take_output()
             if output:
                 self.stream.write(output)
+                if self.tap is not None:
+                    self.tap.sent(output)
         if self._ended:
             # QUIT with nothing behind it, as far as was read, is closed at once: that saves two turns on each connection
             self.stream.close(linger=self._ended not in ("quit", "client_lost") or self._is_deep)

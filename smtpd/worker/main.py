@@ -18,7 +18,9 @@ from typing import Any
 
 from setproctitle import setproctitle
 
+from smtpd.control.routes import Routes
 from smtpd.control.server import ControlServer
+from smtpd.control.transcript import Transcripts
 from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
@@ -35,7 +37,7 @@ from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
 from smtpd.spool.open import open_spool
 from smtpd.spool.sqlite import SpoolObservers
-from smtpd.transports.relay.transport import RelayHost
+from smtpd.transports.relay.transport import RelayHost, RelayTransport
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
@@ -99,16 +101,23 @@ class Worker:
         self._spool = open_spool(
             self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
         )
+        self._transcripts = Transcripts(self._tap_open_sessions)
         router = Router(settings.route, settings.bounce)
         self._side = SideThread(self._loop)
         relay = RelayHost(
             self._loop, self._files, Resolver(self._loop, self._side, settings.dns, _own_host(boot)), boot.hops, boot.bank,
-            settings.hostname, self._warn_of_next_hop,
+            settings.hostname, self._warn_of_next_hop, self._transcripts.for_next_hop,
         )  # fmt: skip
         self._scheduler = Scheduler(
             self._loop, self._files, self._spool, router, settings, self._cells, boot.cells, self._log, relay
         )
-        self._control = ControlServer(self._loop, self._spool, settings.run_dir, boot.slot, self._warn)
+        self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
+        self._load_routes()
+        self._control = ControlServer(
+            self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
+            files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
+            note=lambda text: self._log.info("queue", text),
+        )  # fmt: skip
         self._acceptors = self._make_acceptors(router)
 
     def _observers(self) -> SpoolObservers:
@@ -144,8 +153,24 @@ class Worker:
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections,
             )  # fmt: skip
-            acceptors.append(Acceptor(self._loop, listener, _starter(service), self._warn))
+            acceptors.append(Acceptor(self._loop, listener, _starter(service, self._transcripts), self._warn))
         return acceptors
+
+    def _tap_open_sessions(self) -> None:
+        """Somebody began or ended to watch: sessions that are open already are shown from their next reply on."""
+        transcripts = self._transcripts
+        for connection in self._connections:
+            tap = transcripts.for_client(connection.session.peer.address, is_begun=True)
+            connection.tap = None if tap is None else connection.tap or tap
+        for lane in self._scheduler.lanes:
+            if isinstance(lane.transport, RelayTransport):
+                lane.transport.look_for_transcripts()
+
+    def _load_routes(self) -> None:
+        try:
+            self._routes.load()
+        except (OSError, ValueError) as error:
+            self._warn(f"no route is suspended: {error}")
 
     # --- life --------------------------------------------------------------------------------------------------------
 
@@ -169,6 +194,7 @@ class Worker:
         loop.at_turn_end(self._pass_lines)
         self._scheduler.start()
         self._control.start()
+        self._load_routes()  # a command may have come between
         for acceptor in self._acceptors:
             acceptor.serve(self._boot.serves)
         self._next_beat_at = loop.now
@@ -297,10 +323,13 @@ def _nothing() -> None:
     """Signals that are the master's business."""
 
 
-def _starter(service: Service) -> Callable[[int, tuple[str, int]], None]:
+def _starter(service: Service, transcripts: Transcripts) -> Callable[[int, tuple[str, int]], None]:
     """What an acceptor does with a new descriptor."""
 
     def start(fd: int, address: tuple[str, int]) -> None:
-        Connection(service, fd, Peer(address[0], address[1])).start()
+        connection = Connection(service, fd, Peer(address[0], address[1]))
+        if transcripts.watches:
+            connection.tap = transcripts.for_client(address[0])
+        connection.start()
 
     return start

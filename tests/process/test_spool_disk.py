@@ -14,11 +14,14 @@ from pathlib import Path
 
 import pytest
 from peers import require_peer
-from spool_rig import Rig, is_whole, make_body
+from spool_rig import Rig, is_whole, make_body, make_envelope
 
 from smtpd.errors import SpoolFullError
+from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import query, shard, space
 from smtpd.spool.base import SpoolItem
+from smtpd.spool.change import DELETE, Change
+from smtpd.spool.query import Narrowing
 from smtpd.spool.schema import Pragmas
 
 CHILD = Path(__file__).parents[1] / "spool_child.py"
@@ -117,6 +120,31 @@ def test_a_spool_on_a_full_disk_opens_and_recovers(mount_tmpfs: Callable[[str], 
             rig.settle(item)
     with Rig(disk / "spool") as rig:
         assert rig.claim_all() == []
+
+
+def test_room_is_made_by_hand_on_a_full_disk(mount_tmpfs: Callable[[str], Path]) -> None:
+    disk = mount_tmpfs(f"size={TOO_SMALL_FOR_ALL}")
+    with Rig(disk / "spool", Pragmas(wal_bytes=1 << 19)) as rig:
+        for item in [rig.accept(make_body(20_000)) for _ in range(40)]:
+            item.attempts = 1
+            rig.settle(item, [Outcome(DEFERRED)], 4e9)
+        with (disk / "ballast").open("wb") as file:
+            fill(file.fileno())
+        done: list[Change] = []
+        answers: list[object] = []
+        writers = []
+        for _ in range(20):  # more than the log of the database has room for
+            writers.append(rig.spool.begin(rig.spool.next_queue_id(), make_envelope()))
+            rig.write(writers[-1], make_body(100_000))
+        for writer in writers:
+            rig.spool.commit(writer, lambda item, error: answers.append(error))
+        rig.spool.change(rig.spool.shards[0], Change(DELETE, 0, Narrowing(), lambda mail: True, done.append))
+        rig.run_until(lambda: bool(done) and len(answers) == len(writers))
+        assert {type(error) for error in answers} == {SpoolFullError}
+        assert done[0].error is None
+        assert len(done[0].changed) == 40
+        assert rig.query(lambda connection: query.list_page(connection, 0, 100)) == []
+        assert rig.spool.shards[0].count == 0
 
 
 def fill(fd: int) -> None:

@@ -90,13 +90,16 @@ class Reports:
         rate = self._failure_rate if kind in (FAILURE, DOUBLE) else self._other_rate
         return rate.take(address, time.time())
 
-    def decide(self, item: SpoolItem, outcomes: list[Outcome], done: Callable[[Settlement], object]) -> None:
-        """Call `done` with what is to become of a mail whose attempt gave these outcomes (one for each recipient)."""
+    def decide(
+        self, item: SpoolItem, outcomes: list[Outcome], done: Callable[[Settlement], object], *, is_postponed: bool = False
+    ) -> None:
+        """Call `done` with what is to become of a mail whose attempt gave these outcomes (one for each recipient).
+        `is_postponed`: a suspended route has kept it, where no lifetime ends."""
         now_s = time.time()
         envelope = item.envelope
         due_s: float | None = 0.0
         if any(outcome.status in (PENDING, DEFERRED) for outcome in outcomes):
-            due_s = self._schedule.next_due_s(item.attempts + 1, envelope.received_at_s, now_s)
+            due_s = self._schedule.next_due_s(item.attempts + 1, now_s if is_postponed else envelope.received_at_s, now_s)
         plan = self._planner.plan(
             envelope,
             outcomes,

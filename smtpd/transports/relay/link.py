@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from smtpd.mail.outcome import Outcome
 from smtpd.net.connect import Connecting, connect
 from smtpd.net.stream import Stream, StreamOwner
+from smtpd.net.transcript import Transcript
 from smtpd.proto.client import events as ev
 from smtpd.proto.client.session import ClientSession
 from smtpd.proto.client.transmission import Transmission
@@ -42,7 +43,7 @@ class Link(StreamOwner):
 
     __slots__ = (
         "_blocked_bytes", "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading",
-        "_pool", "_replies_due", "_stream", "began_at", "deadline", "health", "idle_since", "is_blameless",
+        "_pool", "_replies_due", "_stream", "_transcript", "began_at", "deadline", "health", "idle_since", "is_blameless",
         "is_probe", "is_quitting", "is_ready", "mails", "relay", "session",
     )  # fmt: skip
 
@@ -63,6 +64,7 @@ class Link(StreamOwner):
         self._replies_due = self.session.replies_due
         self._blocked_bytes = 0  # of output that the next hop had not taken when the deadline was set
         self._stream: Stream | None = None
+        self._transcript: Transcript | None = None
         self._deliveries: dict[Transmission, Delivery] = {}
         self._is_closing = False
         self._is_handling = False
@@ -138,9 +140,8 @@ class Link(StreamOwner):
     # --- the stream's calls ------------------------------------------------------------------------------------------
 
     def on_data(self, buffer: bytearray, start: int, end: int) -> int:
-        transcript = self._pool.transcript
-        if transcript is not None:
-            transcript.received(bytes(buffer[start:end]))
+        if self._transcript is not None:
+            self._transcript.received(bytes(buffer[start:end]))
         self.session.receive(buffer, start, end)  # a stream with unsent output reads nothing, so all commands have left
         self._go_on()
         return end
@@ -173,9 +174,18 @@ class Link(StreamOwner):
             self.session.fail(0, "4.4.1", f"connect to {self.relay}: {os.strerror(failure)}")
             self._go_on()
             return
+        self.look_for_transcript(False)
         self._stream = Stream(self._pool.loop, fd, self)
         self._stream.start()
         self._set_deadline()
+
+    def look_for_transcript(self, is_begun: bool) -> None:
+        """Let whoever watches this next hop see the dialogue; `is_begun`: it goes on already."""
+        if is_begun and self._stream is None:
+            return
+        hop = self.health.hop
+        found = self._pool.transcript_for(f"{hop.host}:{hop.port}", is_begun)
+        self._transcript = None if found is None else self._transcript or found
 
     # --- the session's wishes ----------------------------------------------------------------------------------------
 
@@ -190,9 +200,8 @@ class Link(StreamOwner):
             output = session.take_output()
             if output and self._stream is not None:
                 has_moved = True
-                transcript = self._pool.transcript
-                if transcript is not None:
-                    transcript.sent(output)
+                if self._transcript is not None:
+                    self._transcript.sent(output)
                 self._stream.write(output)
             event = session.next_event()
             if event is None:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome
 from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.resolver import Search
-from smtpd.net.transcript import Transcript
 from smtpd.proto.client.transmission import CONTENT_ENDED, Transmission
 from smtpd.transports.relay.delivery import Delivery
 from smtpd.transports.relay.health import HopHealth
@@ -49,7 +48,7 @@ class Pool:
         self.source_address = transport.source_address
         self.tls_name = transport.tls_name
         self.idle_s = transport.idle_s
-        self.transcript: Transcript | None = None
+        self.transcript_for = transport.transcript_for
         self.links: set[Link] = set()
         self._idle: list[Link] = []
         self._pending: deque[Delivery] = deque()

@@ -18,6 +18,7 @@ from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.resolver import Resolver, Search
 from smtpd.net.tls.contexts import client_context
+from smtpd.net.transcript import Transcript
 from smtpd.proto.client.rules import ClientRules
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.spool.base import Body, SpoolItem
@@ -33,7 +34,8 @@ _HEALTHS_MAX = 10_000  # addresses that are remembered when nobody is connected 
 
 @dataclass(frozen=True, slots=True)
 class RelayHost:
-    """What relaying needs of its process. `column` is this process's in the table of next hops; `warn` gets lines for the log."""
+    """What relaying needs of its process. `column` is this process's in the table of next hops; `warn` gets lines for the log.
+    `transcript_for(host:port, whether it is connected already)` is what watches a connection."""
 
     loop: Loop
     files: FilesThread
@@ -42,6 +44,7 @@ class RelayHost:
     column: int
     hostname: str
     warn: Callable[[str], object]
+    transcript_for: Callable[[str, bool], Transcript | None] = lambda name, is_begun: None
 
 
 class RelayTransport:
@@ -55,6 +58,7 @@ class RelayTransport:
         self.loop = host.loop
         self.files = host.files
         self.warn = host.warn
+        self.transcript_for = host.transcript_for
         self._host = host
         self._route = route
         self.is_tls_optional = route.tls == "may"
@@ -102,6 +106,12 @@ class RelayTransport:
         if self._timer is None:
             self._timer = self.loop.call_later(self._sweep_s, self._sweep)
         pool.start(Delivery(item, body, recipients, done, self.loop.now))
+
+    def look_for_transcripts(self) -> None:
+        """Somebody began or ended to watch: connections that are open already are shown from their next reply on."""
+        for pool in self._pools.values():
+            for link in pool.links:
+                link.look_for_transcript(True)
 
     def window(self, key: str) -> int:
         pool = self._pools.get(key)

@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from typing import Any
 
 import msgspec
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from queue_rig import deferred, delivered, envelope_of
 
-from smtpd.control.wire import Filter, Line, decode_line, decode_request, encode_line, entry_of, text_of
+from smtpd.control.wire import Filter, Line, decode_line, decode_request, encode_line, entry_of
 from smtpd.mail.outcome import Outcome
-from smtpd.spool.query import QueuedMail
+from smtpd.mail.text import text_of
+from smtpd.spool.query import Found, QueuedMail
 
 NOW_S = 1_700_000_000.0
 
@@ -120,7 +122,12 @@ def test_pages_end_where_they_are_full(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
         QueuedMail(number + 1, *(getattr(mail, name) for name in mail.__struct_fields__[1:])) for number, mail in enumerate(rows)
     ]
-    monkeypatch.setattr(answer, "list_page", lambda connection, after_row, limit: rows[after_row : after_row + limit])
+
+    def find_page(connection: Any, after_row: int, narrowing: Any, limit: int) -> Found:
+        mails = rows[after_row : after_row + limit]
+        return Found(mails, after_row + len(mails), len(mails) < limit)
+
+    monkeypatch.setattr(answer, "find_page", find_page)
     monkeypatch.setattr(answer, "_PAGE_BYTES", 1000)
     connection = sqlite3.connect(":memory:")
     seen = after_row = pages = 0

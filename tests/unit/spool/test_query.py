@@ -78,8 +78,8 @@ def test_a_stopped_shard_is_read_and_left_as_it_was(tmp_path: Path) -> None:
         with pytest.raises(ShardBusyError), query.open_stopped_shard(query.shard_dirs(rig.path)[0]):
             pass
     (directory,) = query.shard_dirs(str(spool))
-    with query.open_stopped_shard(directory) as connection:
-        assert [mail.queue_id for mail in query.list_page(connection, 0, 100)] == [i.queue_id for i in items]
+    with query.open_stopped_shard(directory) as database:
+        assert [mail.queue_id for mail in query.list_page(database.connection, 0, 100)] == [i.queue_id for i in items]
         with pytest.raises(ShardBusyError), query.open_stopped_shard(directory):
             pass
     with Rig(spool) as rig:
