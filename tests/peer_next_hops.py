@@ -143,7 +143,7 @@ class DovecotStore:
         self.host = own_loopback_address()
         self.port = free_port(self.host)
         self.socket = folder / "lmtp"
-        self._program = require_peer("dovecot-lmtpd", "dovecot")
+        self._program = require_peer("dovecot-core", "dovecot")
         names = {"folder": folder, "host": self.host, "port": self.port}
         (folder / "dovecot.conf").write_text(_DOVECOT_CONF.format(**names))
         (folder / "users").write_text("".join(f"{user}:{{PLAIN}}x:{_NOBODY}:{_NOBODY}::{folder}/home/{user}\n" for user in users))
@@ -171,6 +171,7 @@ class DovecotStore:
 @contextmanager
 def dovecot_store(*users: str) -> Iterator[DovecotStore]:
     """A started DovecotStore."""
+    require_peer("dovecot-lmtpd", "/usr/lib/dovecot/lmtp")
     _require_root("Dovecot")
     with server_folder() as folder:
         store = DovecotStore(folder, list(users))

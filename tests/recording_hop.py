@@ -12,7 +12,6 @@ import socketserver
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from gateway import own_loopback_address
 
@@ -31,11 +30,15 @@ class Taken:
 
 
 class RecordingHop:
-    """`with RecordingHop(seed) as hop:`; `taken` grows as mail comes. One in `hang_up_every` mails is not answered."""
+    """`with RecordingHop(seed) as hop:`; `taken` grows as mail comes. One in `hang_up_every` mails is not answered.
+
+    `broken` counts the connections that ended without QUIT after they had brought mail: their other end was killed.
+    """
 
     def __init__(self, seed: int, hang_up_every: int = 100) -> None:
         self.taken: list[Taken] = []
         self.trouble: list[str] = []
+        self.broken = 0
         self._chance = random.Random(seed)
         self._hang_up_every = hang_up_every
         self._server = _Server((own_loopback_address(), 0), _Connection)
@@ -70,9 +73,6 @@ class _Server(socketserver.ThreadingTCPServer):
     request_queue_size = 100
     hop: RecordingHop
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A connection that a killed worker left behind."""
-
 
 class _Connection(socketserver.StreamRequestHandler):
     """One connection; ends when the client does."""
@@ -80,6 +80,16 @@ class _Connection(socketserver.StreamRequestHandler):
     server: _Server
 
     def handle(self) -> None:
+        self._mails = 0
+        try:
+            is_in_order = self._converse()
+        except OSError:
+            is_in_order = False
+        if self._mails and not is_in_order:
+            self.server.hop.broken += 1
+
+    def _converse(self) -> bool:
+        """Return whether the connection ended by QUIT or by our own doing."""
         self._say("220 hop.example.net")
         chunks: list[bytes] = []
         while line := self.rfile.readline():
@@ -89,28 +99,31 @@ class _Connection(socketserver.StreamRequestHandler):
             elif verb == "DATA":
                 self._say("354 go on")
                 content = self._read_data()
-                if content is None or not self._end_mail(content):
-                    return
+                if content is None:
+                    return False
+                if not self._end_mail(content):
+                    return True
             elif verb == "BDAT":
                 size, _, last = rest.partition(" ")
                 chunk = self.rfile.read(int(size))
                 if len(chunk) < int(size):
-                    return
+                    return False
                 chunks.append(chunk)
                 if last:
                     content, chunks = b"".join(chunks), []
                     if not self._end_mail(content):
-                        return
+                        return True
                 else:
                     self._say("250 2.0.0 go on")
             elif verb == "QUIT":
                 self._say("221 2.0.0 bye")
-                return
+                return True
             elif verb in ("MAIL", "RCPT", "RSET"):
                 self._say("250 2.0.0 ok")
             else:
                 self.server.hop.trouble.append(repr(line))
                 self._say("500 5.5.1 what")
+        return False
 
     def _read_data(self) -> bytes | None:
         lines = []
@@ -121,6 +134,7 @@ class _Connection(socketserver.StreamRequestHandler):
         return b"".join(lines)
 
     def _end_mail(self, content: bytes) -> bool:
+        self._mails += 1
         if not self.server.hop.take(content):
             return False
         time.sleep(_REPLY_DELAY_S)

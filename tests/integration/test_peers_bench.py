@@ -7,6 +7,7 @@ import os
 import smtplib
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -87,3 +88,25 @@ def test_a_private_postfix_leaves_the_machines_own_alone() -> None:
             instance.stop()
         assert not any(map(is_alive, pids))
     assert fingerprint(Path("/etc/postfix")) == before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (["bench.relay", "--mails", "200"], "smtpd-relay by postfix-relay: "),
+        (["bench.relay", "--hung", "--mails", "200", "--hung-mails", "100"], "beside hung by beside nothing: "),
+        (["bench.backlog", "--mails", "2000", "--accept", "200"], "2,000 deferred mails in "),
+    ],
+    ids=["relay", "hung", "backlog"],
+)
+def test_relaying_is_measured_in_short_and_leaves_nothing(options: list[str], shown: str) -> None:
+    require_peer("postfix", "smtp-sink")
+    readme = (ROOT / "bench" / "README.md").read_bytes()
+    with scratch_folder(tempfile.gettempdir()) as folder:
+        command = [sys.executable, "-m", *options, "--quick", "--dir", str(folder)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+        assert result.returncode == 0, result.stderr
+        assert shown in result.stdout
+        assert list(folder.iterdir()) == []
+    assert (ROOT / "bench" / "README.md").read_bytes() == readme

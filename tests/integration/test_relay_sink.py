@@ -45,7 +45,7 @@ BROKEN = cases(
     + ["-p -Q DATA", "-p -q ."],
 )
 LATE = cases(["-p -w 4"], [])
-FRIENDLY = cases(["", "-p", "-e", "-f EHLO"], ["-8", "-N", "-P", "-E", "-p -w 1"])
+FRIENDLY = cases(["", "-p", "-e", "-f EHLO"], ["-N", "-P", "-E", "-p -w 1"])
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,14 @@ def test_a_lost_last_reply_is_counted_and_told(gateway: Gateway, sink: SinkHop) 
     wait_until("some are counted", lambda: counted() >= counted_before + 2, 30)
     befriend_and_compare(gateway, sink, user, mails)
     wait_until("as many are counted as told", lambda: counted() - counted_before == told() - told_before, 30)
+
+
+def test_mail_with_8_bit_text_goes_where_8bitmime_is_not_offered_and_is_counted(gateway: Gateway, sink: SinkHop) -> None:
+    before = gateway.metric("smtpd_delivery_unannounced_8bit_total", route="out")
+    user, mails = send_to_unfriendly(gateway, sink, ["-8"])
+    await_attempt(gateway, "sent", user, len(mails))
+    assert_each_once(sink.dumps(), mails)
+    wait_until("it is counted", lambda: gateway.metric("smtpd_delivery_unannounced_8bit_total", route="out") > before, 30)
 
 
 @pytest.mark.parametrize("options", cases(["-r .", "-r RCPT", "-q ."], ["-r LHLO", "-q RCPT", "-Q DATA", "-f LHLO"]))
