@@ -124,10 +124,16 @@ class FakeSpool:
         while self._answers:
             self._answers.popleft()()
 
-    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
+    def claim(
+        self,
+        limit: int,
+        now_s: float,
+        done: Callable[[list[SpoolItem], SpoolError | None], None],
+        not_before_s: float = 0.0,
+    ) -> None:
         self.claims.append((limit, now_s))
         due = sorted(
-            (row for row in self.rows.values() if row.due_s is not None and row.due_s <= now_s),
+            (row for row in self.rows.values() if row.due_s is not None and not_before_s <= row.due_s <= now_s),
             key=lambda row: row.due_s or 0.0,
         )
         items = []

@@ -136,10 +136,10 @@ class Rig:
         assert isinstance(answer, SpoolItem), answer
         return answer
 
-    def claim(self, limit: int = 1000, now_s: float | None = None) -> list[SpoolItem]:
+    def claim(self, limit: int = 1000, now_s: float | None = None, not_before_s: float = 0.0) -> list[SpoolItem]:
         answers: list[tuple[list[SpoolItem], SpoolError | None]] = []
         at_s = time.time() if now_s is None else now_s
-        self.spool.claim(limit, at_s, lambda items, error: answers.append((items, error)))
+        self.spool.claim(limit, at_s, lambda items, error: answers.append((items, error)), not_before_s)
         self.run_until(lambda: bool(answers))
         items, error = answers[0]
         assert error is None, error

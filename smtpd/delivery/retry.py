@@ -31,6 +31,8 @@ class RetrySchedule:
         wait_s *= 1 - _JITTER + 2 * _JITTER * self._chance()
         return min(now_s + wait_s, max(end_s, now_s))
 
-    def is_due(self, due_s: float, now_s: float) -> bool:
-        """Whether a mail is due now: its time has come, or lies further ahead than any waiting time: the clock was set back."""
-        return due_s <= now_s or due_s > now_s + self._longest_s
+    def horizon_s(self, now_s: float) -> float:
+        """Return the latest time for which a mail can have been put off by now; one that is due later is due now.
+
+        The clock was set back since, or the waiting times were shortened."""
+        return now_s + self._longest_s

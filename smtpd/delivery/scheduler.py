@@ -8,6 +8,7 @@ says that it is undeliverable, bounce/ decides who is told and what is held. Loo
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections import deque
@@ -260,10 +261,16 @@ class Scheduler:
             return
         due_s = self._spool.next_due_s()
         now_s = time.time()
-        if due_s is None or not self._schedule.is_due(due_s, now_s) or self._loop.now < self._claim_again_at:
+        if due_s is None or self._loop.now < self._claim_again_at:
+            return
+        horizon_s = self._schedule.horizon_s(now_s)
+        if now_s < due_s <= horizon_s:
             return
         self._is_claiming = True
-        self._spool.claim(min(room, _CLAIM_MAX), max(now_s, due_s), self._on_claimed)
+        if due_s <= now_s:
+            self._spool.claim(min(room, _CLAIM_MAX), now_s, self._on_claimed)
+        else:  # without what was put off meanwhile, or the same mails would be tried again and again
+            self._spool.claim(min(room, _CLAIM_MAX), math.inf, self._on_claimed, horizon_s)
 
     def _on_claimed(self, items: list[SpoolItem], error: SpoolError | None) -> None:
         self._is_claiming = False

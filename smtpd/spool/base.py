@@ -138,8 +138,15 @@ class Spool(Protocol):
         """Make the mail durable, together with all that are ready in this turn; `done(item, None)` or `done(None, error)`."""
         ...
 
-    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
-        """Lease up to `limit` mails that are due at Unix time `now_s`, oldest first, bodies not loaded."""
+    def claim(
+        self,
+        limit: int,
+        now_s: float,
+        done: Callable[[list[SpoolItem], SpoolError | None], None],
+        not_before_s: float = 0.0,
+    ) -> None:
+        """Lease up to `limit` mails that are due at Unix time `now_s` and no earlier than `not_before_s`, oldest first, bodies
+        not loaded."""
         ...
 
     def next_due_s(self) -> float | None:

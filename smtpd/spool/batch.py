@@ -26,11 +26,12 @@ _PIECE_EXCHANGES = 4
 class Claim:
     """A request for due mail; `rows` holds the answer (columns: schema.CLAIM_COLUMNS)."""
 
-    __slots__ = ("done", "error", "limit", "now_s", "rows")
+    __slots__ = ("done", "error", "limit", "not_before_s", "now_s", "rows")
 
-    def __init__(self, limit: int, now_s: float, done: Callable[[Claim], None]) -> None:
+    def __init__(self, limit: int, now_s: float, done: Callable[[Claim], None], not_before_s: float = 0.0) -> None:
         self.limit = limit
         self.now_s = now_s
+        self.not_before_s = not_before_s
         self.done = done
         self.rows: list[ClaimedRow] = []
         self.error: SpoolError | None = None

@@ -273,7 +273,9 @@ class ShardDatabase:
         columns = schema.CLAIM_COLUMNS
         limit = claim.limit
         due_limit = max(1, limit // 2) if self._recovered_upto else limit
-        rows: list[ClaimedRow] = execute(columns + " WHERE due <= ? ORDER BY due LIMIT ?", (claim.now_s, due_limit)).fetchall()
+        rows: list[ClaimedRow] = execute(
+            columns + " WHERE due <= ? AND due >= ? ORDER BY due LIMIT ?", (claim.now_s, claim.not_before_s, due_limit)
+        ).fetchall()
         if rows:
             ids = [row[0] for row in rows]
             self._run(schema.lease_mail, ids, 1)

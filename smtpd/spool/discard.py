@@ -50,7 +50,13 @@ class DiscardSpool:
     def commit(self, writer: BodyWriter, done: CommitDone) -> None:
         done(None, None)
 
-    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
+    def claim(
+        self,
+        limit: int,
+        now_s: float,
+        done: Callable[[list[SpoolItem], SpoolError | None], None],
+        not_before_s: float = 0.0,
+    ) -> None:
         done([], None)
 
     def next_due_s(self) -> float | None:

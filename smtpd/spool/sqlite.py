@@ -172,7 +172,13 @@ class SqliteSpool:
 
     # --- giving mail out ---------------------------------------------------------------------------------------------
 
-    def claim(self, limit: int, now_s: float, done: Callable[[list[SpoolItem], SpoolError | None], None]) -> None:
+    def claim(
+        self,
+        limit: int,
+        now_s: float,
+        done: Callable[[list[SpoolItem], SpoolError | None], None],
+        not_before_s: float = 0.0,
+    ) -> None:
         """See base.Spool; one call asks the shard whose mail has been due longest."""
         shard = min(self._shards, key=_due_s, default=None)
         if shard is None or _due_s(shard) > now_s or self._is_closed:
@@ -187,7 +193,7 @@ class SqliteSpool:
                     items.append(item)
             done(items, claim.error)
 
-        (shard.batch or self._new_batch(shard)).claims.append(Claim(limit, now_s, on_rows))
+        (shard.batch or self._new_batch(shard)).claims.append(Claim(limit, now_s, on_rows, not_before_s))
 
     def _item_of(self, row: ClaimedRow, shard: Shard) -> SpoolItem | None:
         number, size, is_spilled, attempts, queue_id, envelope, outcomes = row

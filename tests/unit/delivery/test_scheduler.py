@@ -260,6 +260,17 @@ def test_a_clock_set_back_by_a_day_does_not_strand_mail(make_bench: MakeBench) -
     assert bench.spool.rows == {}
 
 
+def test_mails_due_too_far_ahead_are_tried_once_and_not_again_and_again(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.scheduler.start()
+    bench.transports["first"].answer = defer()
+    for number in range(10):
+        bench.store(due_s=START_S + 86_400 + number, attempts=1)
+    bench.loop.advance(60.0)
+    assert len(bench.transports["first"].tried) == 10
+    assert all(START_S + 300 < (row.due_s or 0) < START_S + 1000 for row in bench.spool.rows.values())
+
+
 def test_a_settlement_that_fails_is_reported_and_nothing_is_said_to_be_removed(make_bench: MakeBench) -> None:
     bench = make_bench(spool=FakeSpool(settle_error=ShardBrokenError("I/O error")))
     bench.send()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 import threading
 import time
@@ -54,6 +55,19 @@ def test_fresh_mail_is_leased_and_comes_back_after_a_restart(tmp_path: Path) -> 
         assert rig.claim_all() == []
         assert rig.spool.next_due_s() is None
         assert is_whole(rig.read(found[3]))
+
+
+def test_a_claim_can_leave_out_what_is_due_sooner(tmp_path: Path) -> None:
+    now_s = time.time()
+    outcomes = [Outcome(DEFERRED, 451, "4.3.0", "later", "mx.example.org", 1, now_s)]
+    with Rig(tmp_path / "spool") as rig:
+        near, far = rig.accept_all([make_body(100), make_body(200)])
+        assert isinstance(near, SpoolItem)
+        assert isinstance(far, SpoolItem)
+        rig.settle(near, outcomes, now_s + 60)
+        rig.settle(far, outcomes, now_s + 86_400)
+        assert [item.queue_id for item in rig.claim(now_s=math.inf, not_before_s=now_s + 3600)] == [far.queue_id]
+        assert [item.queue_id for item in rig.claim(now_s=now_s + 60)] == [near.queue_id]
 
 
 def test_deferred_mail_is_claimed_when_it_is_due_with_its_outcomes(tmp_path: Path) -> None:
