@@ -9,10 +9,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from mounts import mounted
 from peers import require_peer
 from spool_rig import Rig, is_whole, make_body, make_envelope
 
@@ -26,23 +26,6 @@ from smtpd.spool.schema import Pragmas
 
 CHILD = Path(__file__).parents[1] / "spool_child.py"
 TOO_SMALL_FOR_ALL = 4 << 20
-
-
-@contextmanager
-def mounted(source: Path | str, target: Path, *options: str) -> Iterator[Path]:
-    """Mount for the time of the block; skips (in CI: fails) where mounting is not allowed."""
-    mount = require_peer("mount", "mount")
-    target.mkdir(exist_ok=True)
-    made = subprocess.run([mount, *options, str(source), str(target)], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
-        text = f"mounting is not allowed here: {made.stderr.strip()}"
-        if os.environ.get("CI") and os.geteuid() == 0:
-            pytest.fail(text)
-        pytest.skip(text)
-    try:
-        yield target
-    finally:
-        subprocess.run([require_peer("mount", "umount"), "-l", str(target)], check=True)
 
 
 @pytest.fixture(autouse=True)
