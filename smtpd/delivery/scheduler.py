@@ -50,6 +50,7 @@ _DESTINATION_WAITING_MAX = 2500  # of them for one destination
 _CLAIMED_WAITING_MAX = 500  # mails behind which claimed mail doesn't wait in memory
 _CLAIMED_MAX = 2000  # mails claimed and not finished
 _COME_BACK_S = (1.0, 60.0)  # when mail that found no room is looked at again: bounds of what the pace so far suggests
+_LOOK_FAR_S = 60.0  # between looks for mail that is due too far ahead, behind others whose time is right
 _BLOCKED_PAUSE_S = 0.25  # between claims that bring only mail for which there is no room
 
 
@@ -89,6 +90,7 @@ class Scheduler:
         self._body_bytes = 0  # of bodies in memory, waiting or in flight
         self._in_flight = 0  # shares
         self._claim_again_at = 0.0
+        self._look_far_at = loop.now + _LOOK_FAR_S
         self._is_starting = False
         self._is_claiming = False
         self._census = Census(loop, spool, self._count_stored, partial(self._maybe_claim, 1))
@@ -264,13 +266,15 @@ class Scheduler:
         if due_s is None or self._loop.now < self._claim_again_at:
             return
         horizon_s = self._schedule.horizon_s(now_s)
-        if now_s < due_s <= horizon_s:
+        is_far = due_s > horizon_s or self._loop.now >= self._look_far_at
+        if now_s < due_s and not is_far:
             return
         self._is_claiming = True
-        if due_s <= now_s:
-            self._spool.claim(min(room, _CLAIM_MAX), now_s, self._on_claimed)
-        else:  # without what was put off meanwhile, or the same mails would be tried again and again
+        if is_far:  # without what was put off meanwhile, or the same mails would be tried again and again
+            self._look_far_at = self._loop.now + _LOOK_FAR_S
             self._spool.claim(min(room, _CLAIM_MAX), math.inf, self._on_claimed, horizon_s)
+        else:
+            self._spool.claim(min(room, _CLAIM_MAX), now_s, self._on_claimed)
 
     def _on_claimed(self, items: list[SpoolItem], error: SpoolError | None) -> None:
         self._is_claiming = False

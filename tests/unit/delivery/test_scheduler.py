@@ -249,6 +249,19 @@ def test_claims_are_bounded_by_the_room_there_is(make_bench: MakeBench, monkeypa
     assert len(bench.transports["first"].tried) == 7
 
 
+def test_mail_due_too_far_ahead_is_found_behind_mail_whose_time_is_right(make_bench: MakeBench) -> None:
+    bench = make_bench()
+    bench.transports["first"].answer = defer()
+    bench.store(due_s=START_S + 86_400)
+    bench.scheduler.start()
+    bench.loop.advance(1.0)
+    assert [queue_id for queue_id, _, _ in bench.transports["first"].tried] == ["Q1"]  # alone it is seen at once
+    far = bench.store(due_s=START_S + 86_400)
+    bench.loop.advance(70.0)
+    assert [queue_id for queue_id, _, _ in bench.transports["first"].tried] == ["Q1", "Q2"]
+    assert (far.due_s or START_S * 2) < START_S + 1000
+
+
 def test_a_clock_set_back_by_a_day_does_not_strand_mail(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.scheduler.start()
