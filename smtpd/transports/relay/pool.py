@@ -1,9 +1,10 @@
 """The connections to one destination: opens them, gives them mails, keeps them for a while, and learns how many are good.
 
 The number grows by one with each mail that goes through while others wait, and halves with each connection that fails (additive
-increase, multiplicative decrease), up to `connections` of the route, counted for the whole host in net.hop_table. A next hop that
-fails is set aside for all workers; after a while one connection of one worker tries it. Several next hops are tried in order, or
-in turn. Loop thread only.
+increase, multiplicative decrease), up to `connections` of the route, counted for the whole host in net.hop_table; where that is
+reached, connections are let go for those who have mail and none. A next hop that fails is set aside for all workers; after a
+while one connection of one worker tries it, and mail that can go elsewhere doesn't wait for that. Several next hops are tried in
+order, or in turn. Loop thread only.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ _FIRST_WINDOW = 5.0
 _PIPELINED = 2  # mails on one connection: one whose reply is due and the next behind it
 _FULL_HOST_PAUSES_S = (0.05, 0.4)  # before looking again whether the host has a connection to spare: at first, at last
 _LEAST_USE_S = 1.0  # before a connection is let go for others who have none; no less than their wish counts
+_GIVEN_AWAY_S = 1.0  # how long it is theirs: more than the longest of their pauses
 _KNOWN_HOPS_S = 60.0  # before next hops are looked up again
 _LOOK_UP_AGAIN_S = 10.0  # where that fails, and those of before are good enough
 _FLUSH_WINDOW = 1000  # when there is nowhere to go, whatever waits is told so
@@ -218,7 +220,8 @@ class Pool:
         for link in list(self.links):
             if not self._pending:
                 break
-            if link.is_ready and link.load < _PIPELINED and link.session.can_send and self._is_fresh(link):
+            is_free = link.is_ready and link.load < _PIPELINED and link.session.can_send
+            if is_free and self._is_fresh(link) and not self._gives_way(link):
                 link.send(self._pending.popleft())
 
     def _give_up(self) -> None:
@@ -337,13 +340,17 @@ class Pool:
         is_young = self.loop.now - link.began_at < transport.age_s
         return is_young and (not transport.most_mails or link.mails < transport.most_mails)
 
+    def _gives_way(self, link: Link) -> bool:
+        """Whether it is to be let go for others, after having been of use."""
+        now = self.loop.now
+        return now - link.began_at >= _LEAST_USE_S and link.health.is_begged(now)
+
     def _give_work(self, link: Link) -> None:
         """Let a connection have what waits, or keep it, or let it go."""
         session = link.session
         if session.is_closed or not link.is_ready or link.is_quitting:
             return
-        now = self.loop.now
-        gives_way = now - link.began_at >= _LEAST_USE_S and link.health.is_begged(now)
+        gives_way = self._gives_way(link)
         while self._pending and not gives_way and link.load < _PIPELINED and session.can_send and self._is_fresh(link):
             link.send(self._pending.popleft())
         if link.load or link in self._idle:
@@ -352,8 +359,8 @@ class Pool:
         if is_good and session.can_send:
             self._idle.append(link)
         elif not is_good or not session.replies_due:  # or RSET is under way, and READY follows
-            if gives_way:
-                self._no_more_until = now + _FULL_HOST_PAUSES_S[1]
+            if gives_way or link.health.is_begged(self.loop.now):
+                self._no_more_until = self.loop.now + _GIVEN_AWAY_S
             link.quit()
 
 
