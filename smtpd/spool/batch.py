@@ -109,9 +109,9 @@ class Batch:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whole mails with their bodies, and perhaps mails without a file that go: what one statement can do."""
+        """Whole mails with their bodies, and mails without a file that go: what one statement can do."""
         return (
-            bool(self.mails)
+            bool(self.mails or self.removed)
             and not (
                 self.kept
                 or self.exchanges
