@@ -13,7 +13,7 @@ import hashlib
 import mmap
 import os
 
-ROWS = 4096
+ROWS = 16384
 COLUMNS = 512
 _TEXT_BYTES = 240
 _PROBES = 16

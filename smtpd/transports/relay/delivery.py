@@ -12,7 +12,7 @@ _OPEN = Outcome(PENDING)
 class Delivery:
     """`left` are the places (positions in `recipients`) without an outcome. Times are monotonic seconds."""
 
-    __slots__ = ("body", "connect_s", "done", "is_resent", "item", "left", "outcomes", "recipients", "sent_at", "started_at")
+    __slots__ = ("body", "connect_s", "done", "head", "is_resent", "item", "left", "outcomes", "recipients", "started_at")
 
     def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
         self.item = item
@@ -20,7 +20,7 @@ class Delivery:
         self.recipients = recipients
         self.done = done
         self.started_at = now
-        self.sent_at = 0.0
+        self.head = b""  # of a body in a file, where the session has to know it
         self.connect_s = 0.0
         self.is_resent = False  # a kept connection had died under it: that is no attempt
         self.left = list(range(len(recipients)))

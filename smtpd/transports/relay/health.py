@@ -18,26 +18,28 @@ _PROBE_FIRST_S = 1e-9  # a time that is over, but is one
 class HopHealth:
     """`failures` in a row, and `live` connections that have answered, are this process's."""
 
-    __slots__ = ("_plain_until_s", "_row", "failures", "hop", "live")
+    __slots__ = ("_own_text", "_own_until_s", "_plain_until_s", "_row", "failures", "hop", "live")
 
     def __init__(self, hop: Hop, table: HopTable | None, column: int) -> None:
         self.hop = hop
         self.failures = 0
         self.live = 0
         self._plain_until_s = 0.0
+        self._own_until_s = 0.0  # good for others, but not for this route
+        self._own_text = ""
         row = None if table is None else table.row_of(f"{hop.address}:{hop.port}", column)
         self._row: HopRow | _OwnRow = _OwnRow() if row is None else row
 
     @property
     def text(self) -> str:
         """Why it was last set aside."""
-        return self._row.text
+        return self._own_text or self._row.text
 
     # --- set aside, and tried again ----------------------------------------------------------------------------------
 
     def is_set_aside(self, now_s: float) -> bool:
         """Whether nobody may connect now. When its time is over, somebody has to try it first: `begin_probe`."""
-        return self._row.until_s > now_s
+        return self._row.until_s > now_s or self._own_until_s > now_s
 
     def begin_probe(self, now_s: float, retry_s: float) -> bool:
         """Connect to it. Returns whether it had failed: then everybody else keeps away until it answers."""
@@ -54,6 +56,8 @@ class HopHealth:
 
     def note_answer(self) -> None:
         """It greets and takes mails."""
+        self._own_until_s = 0.0
+        self._own_text = ""
         if self._row.until_s:
             self._row.welcome()
 
@@ -70,6 +74,12 @@ class HopHealth:
             return False
         self._row.set_aside(now_s + retry_s, text)
         return True
+
+    def note_unfit(self, until_s: float, text: str) -> None:
+        """It answers, and others may well use it, but it has not the TLS that this route requires."""
+        self.note_answer()
+        self._own_until_s = until_s
+        self._own_text = text
 
     # --- TLS ---------------------------------------------------------------------------------------------------------
 

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from smtpd.transports.relay.pool import Pool
 
 _PIECE_BYTES = 256 * 1024
-_HEAD_BYTES = 64 * 1024  # of a body in a file: what the session looks through for its header
 _PROGRESS_BYTES = 16 * 1024  # what a next hop has to take of a mail in `block_timeout`
 _OUR_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 _NOBODY = StreamOwner()
@@ -93,11 +92,9 @@ class Link(StreamOwner):
         if body.data is not None:
             transmission = Transmission(envelope, indexes, body.data)
         else:
-            head = _read_head(body.path) if envelope.smtputf8 else b""
-            transmission = Transmission(envelope, indexes, None, body.size_bytes, head)
+            transmission = Transmission(envelope, indexes, None, body.size_bytes, delivery.head)
         self.mails += 1
         now = self._pool.loop.now
-        delivery.sent_at = now
         delivery.connect_s = max(0.0, min(now - delivery.started_at, self.idle_since - delivery.started_at))
         self._deliveries[transmission] = delivery
         self.session.send(transmission)
@@ -300,14 +297,22 @@ class Link(StreamOwner):
         if body.data is not None:
             self.session.feed(body.data, True)
             return
-        try:
-            self._file_fd = os.open(body.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except OSError as error:
-            self.is_blameless = True
-            self.session.fail(0, "4.3.0", f"the stored message can't be read: {error.strerror}")
-            return
+        path = body.path
         self._file_left = body.size_bytes
-        self._read_on()
+        self._is_reading = True
+        self._pool.files.submit(lambda: os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW), self._on_opened)
+
+    def _on_opened(self, fd: int | None, failure: BaseException | None) -> None:
+        self._is_reading = False
+        if fd is not None:
+            self._file_fd = fd
+        if not self._file_left or self._is_closing:
+            self._release_file()
+        elif fd is None:
+            self.is_blameless = True
+            self.break_off("4.3.0", f"the stored message can't be read: {failure}")
+        else:
+            self._read_on()
 
     def _read_on(self) -> None:
         """Ask for the next piece of the file, when the one before has left."""
@@ -349,12 +354,3 @@ class Link(StreamOwner):
         fd, self._file_fd = self._file_fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _read_head(path: str) -> bytes:
-    """The first octets of a body that is in a file; b"" if it can't be read: the attempt will say so."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(_HEAD_BYTES)
-    except OSError:
-        return b""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from smtpd.transports.relay.transport import RelayTransport
 
 _FIRST_WINDOW = 5.0
+_FIRST_WINDOW_OF_MANY = 1.0  # where each domain has a pool: a hundred that hang may not take all that is to be delivered at once
 _PIPELINED = 2  # mails on one connection: one whose reply is due and the next behind it
 _FULL_HOST_PAUSES_S = (0.05, 0.4)  # before looking again whether the host has a connection to spare: at first, at last
 _LEAST_USE_S = 1.0  # before a connection is let go for others who have none; no less than their wish counts
@@ -33,6 +34,7 @@ _GIVEN_AWAY_S = 1.0  # how long it is theirs: more than the longest of their pau
 _KNOWN_HOPS_S = 60.0  # before next hops are looked up again
 _LOOK_UP_AGAIN_S = 10.0  # where that fails, and those of before are good enough
 _FLUSH_WINDOW = 1000  # when there is nowhere to go, whatever waits is told so
+_UNFIT = ("4.7.4", "4.7.5")  # what the session says of a next hop without the TLS that the route requires
 _CLOSING = Outcome(DEFERRED, 0, "4.3.2", "this host is shutting down", "none")
 
 
@@ -58,7 +60,7 @@ class Pool:
         self._search: Search | None = None
         self._known_until = -1.0
         self._turn = 0
-        self._window = _FIRST_WINDOW
+        self._window = _FIRST_WINDOW_OF_MANY if transport.is_per_domain else _FIRST_WINDOW
         self._is_waiting_for_host = False
         self._full_host_pause_s = _FULL_HOST_PAUSES_S[0]
         self._no_more_until = 0.0  # a connection was let go, which is others' for now
@@ -184,6 +186,10 @@ class Pool:
 
     def _on_hops(self, hops: list[Hop], failure: LookupFailure | None) -> None:
         self._search = None
+        if hops and self.source_address:
+            hops = [hop for hop in hops if not hop.port or (":" in hop.address) == (":" in self.source_address)]
+            if not hops:
+                failure = LookupFailure(False, "4.4.4", "no next hop has an address of the kind of source_address")
         if failure is not None or not hops:
             status, dsn, text = DEFERRED, "4.4.4", "no next hop"
             if failure is not None:
@@ -263,10 +269,10 @@ class Pool:
         if transmission.is_8bit_unannounced:
             transport.unannounced_8bit += 1
         if is_broken:
-            if _is_unconfirmed(transmission) and not link.has_unsent:
+            if _is_unconfirmed(transmission) and (link.load or not link.has_unsent):  # what is unsent is of the mail behind it
                 transport.unconfirmed += 1
                 transport.warn(f"{delivery.item.queue_id}: the reply to the end of the mail is lost, it may be delivered twice")
-            elif self._may_resend(link, delivery, transmission):
+            if self._may_resend(link, delivery, transmission):
                 delivery.is_resent = True
                 link.is_blameless = True
                 self._pending.appendleft(delivery)  # on_closed goes on with it
@@ -332,6 +338,10 @@ class Pool:
         self._failures.pop(link.health, None)  # the last failure stands last
         self._failures[link.health] = reason
         transport = self._transport
+        if reason.dsn in _UNFIT and not link.is_ready:
+            link.health.note_unfit(self.loop.now + transport.retry_s, reason.text)
+            transport.warn(f"next hop {link.relay} is no good for route {transport.route_name}: {reason.text}")
+            return
         if link.health.note_failure(self.loop.now, transport.retry_s, reason.text, link.is_ready):
             transport.warn(f"next hop {link.relay} is set aside for {transport.retry_s:g} s: {reason.text}")
 
@@ -369,6 +379,5 @@ def _is_unconfirmed(transmission: Transmission) -> bool:
     if transmission.content_state != CONTENT_ENDED:
         return False
     return any(
-        transmission.outcomes[place].status == DEFERRED and not transmission.outcomes[place].code
-        for place in transmission.accepted
+        transmission.outcomes[place].status == DEFERRED and not transmission.outcomes[place].code for place in transmission.asked
     )

@@ -28,6 +28,7 @@ from smtpd.transports.relay.health import HopHealth
 from smtpd.transports.relay.pool import Pool
 
 _TIMEOUTS = ("connect", "greeting", "hello", "tls", "mail", "recipient", "data", "block", "end_of_data", "quit")
+_HEAD_BYTES = 64 * 1024  # of a body in a file: what the session looks through for its header
 _SWEEP_S = (0.01, 1.0)
 _HEALTHS_MAX = 10_000  # addresses that are remembered when nobody is connected to them
 
@@ -54,6 +55,7 @@ class RelayTransport:
 
     def __init__(self, route: RouteSettings, delivery: DeliverySettings, host: RelayHost) -> None:
         self.name = route.transport
+        self.route_name = route.name
         self.is_per_domain = "mx:" in route.next_hop
         self.loop = host.loop
         self.files = host.files
@@ -105,7 +107,15 @@ class RelayTransport:
                 pool.close()
         if self._timer is None:
             self._timer = self.loop.call_later(self._sweep_s, self._sweep)
-        pool.start(Delivery(item, body, recipients, done, self.loop.now))
+        delivery = Delivery(item, body, recipients, done, self.loop.now)
+        if body.data is None and item.envelope.smtputf8:  # whether its header needs SMTPUTF8 stands in the file
+            self.files.submit(lambda: _read_head(body.path), lambda head, failure: self._start_with(pool, delivery, head))
+        else:
+            pool.start(delivery)
+
+    def _start_with(self, pool: Pool, delivery: Delivery, head: bytes | None) -> None:
+        delivery.head = head or b""  # if it can't be read, the attempt will say so
+        pool.start(delivery)
 
     def look_for_transcripts(self) -> None:
         """Somebody began or ended to watch: connections that are open already are shown from their next reply on."""
@@ -115,7 +125,9 @@ class RelayTransport:
 
     def window(self, key: str) -> int:
         pool = self._pools.get(key)
-        return pool.window() if pool is not None else 10
+        if pool is not None:
+            return pool.window()
+        return 2 if self.is_per_domain else 10
 
     def forget(self, key: str) -> None:
         """Pools end by themselves when their connections have."""
@@ -197,6 +209,12 @@ class _SearchAll(Search):
         done, self.done = self.done, None
         if done is not None:
             done(self._found, None if self._found else self._failure)
+
+
+def _read_head(path: str) -> bytes:
+    """The first octets of a body in a file, on the files thread."""
+    with open(path, "rb") as file:
+        return file.read(_HEAD_BYTES)
 
 
 def _is_address(next_hop: str) -> bool:

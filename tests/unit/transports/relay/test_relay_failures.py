@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -379,3 +380,27 @@ def test_a_file_that_is_gone_or_shorter_than_it_was_defers_and_does_not_blame_th
     assert fine.statuses == [DELIVERED]
     assert [mail.body for mail in hop.mails] == [BODY]
     assert rig.warnings == []
+
+
+def test_a_lost_reply_is_counted_where_everything_left_at_once(rig: RelayRig) -> None:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(8)
+
+        def take_all_and_die() -> None:
+            with listening.accept()[0] as sock:
+                sock.sendall(b"220 x\r\n")
+                sock.recv(999)
+                sock.sendall(b"250-x\r\n250-PIPELINING\r\n250 CHUNKING\r\n")
+                with sock.makefile("rb") as commands:
+                    while not (line := commands.readline()).startswith(b"BDAT"):
+                        pass
+                    commands.read(int(line.split()[1]))
+
+        thread = threading.Thread(target=take_all_and_die)
+        thread.start()
+        transport = rig.make(f"127.0.0.1:{listening.getsockname()[1]}")
+        sent = rig.send(transport)
+        rig.await_done(sent)
+        thread.join()
+    assert (sent.statuses, transport.unconfirmed) == ([DEFERRED], 1)

@@ -13,7 +13,7 @@ from next_hop import NextHop
 from relay_rig import LONG_S, RelayRig, Sent
 
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE
-from smtpd.net.hop_table import HopTable
+from smtpd.net.hop_table import ROWS, HopTable
 from smtpd.net.hops import Hop, LookupFailure
 from smtpd.settings.delivery import DnsSettings
 from smtpd.transports.relay.health import HopHealth
@@ -210,7 +210,7 @@ def test_a_busy_worker_does_not_keep_the_only_connection_for_ever(rig: RelayRig,
 def test_without_room_in_the_table_each_process_has_its_own_limit(rig: RelayRig, hop: NextHop) -> None:
     table = HopTable()
     try:
-        for row in range(4096):
+        for row in range(ROWS):
             table._cells[row] = 7
         transports = [rig.make(hop.name, column=column, table=table, route={"connections": 1}) for column in range(2)]
         queue = [rig.send(transport) for transport in transports for _ in range(3)]
@@ -221,6 +221,23 @@ def test_without_room_in_the_table_each_process_has_its_own_limit(rig: RelayRig,
             transport.close()
     finally:
         table.close()
+
+
+# --- faults that are not the next hop's ---------------------------------------------------------------------------------
+
+
+def test_a_next_hop_without_the_tls_of_one_route_is_good_for_others(rig: RelayRig, hop: NextHop) -> None:
+    strict, lax = rig.make(hop.name, route={"tls": "require"}), rig.make(hop.name, column=1)
+    assert deliver(rig, strict).outcome.dsn == "4.7.4"
+    assert deliver(rig, lax).statuses == [DELIVERED]
+    refused = deliver(rig, strict).outcome
+    assert (refused.status, hop.connections) == (DEFERRED, 2)  # without asking again
+
+
+def test_a_source_address_of_the_other_kind_blames_no_next_hop(rig: RelayRig, hop: NextHop) -> None:
+    assert deliver(rig, rig.make(hop.name, route={"source_address": "::1"})).outcome.dsn == "4.4.4"
+    assert deliver(rig, rig.make(hop.name)).statuses == [DELIVERED]
+    assert rig.warnings == []
 
 
 # --- which of several ------------------------------------------------------------------------------------------------
