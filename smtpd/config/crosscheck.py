@@ -135,6 +135,11 @@ class _CrossCheck:
             self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} needs a next_hop")
         elif route.transport not in ("smtp", "lmtp") and route.next_hop:
             self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} takes no next_hop")
+        for key in ("tls_name", "tls_ca"):
+            if getattr(route, key) and route.tls != "require":
+                self._warn(
+                    path + (key,), f'has no effect without tls = "require" (tls = {quote(route.tls)} takes any certificate)'
+                )
         if route.transport == "lmtp" and any(hop.startswith("mx:") for hop in route.next_hop):
             self._fault(path + ("next_hop",), "LMTP is not for hosts found by MX (RFC 2033 5)")
         self._no_loop(path + ("next_hop",), route.next_hop)

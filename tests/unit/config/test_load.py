@@ -406,3 +406,17 @@ def test_mx_without_the_package_that_looks_it_up(write: Write, monkeypatch: pyte
     assert faults_of(write(route)) == [(17, "route.next_hop", '"mx:" can\'t be looked up: it is missing')]
     bounce = GOOD + '[bounce]\nenabled = true\nnext_hop = ["mx:"]\n'
     assert faults_of(write(bounce)) == [(20, "bounce.next_hop", '"mx:" can\'t be looked up: it is missing')]
+
+
+def test_names_of_certificates_that_nobody_checks_are_warned_of(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "smtpd.toml"
+    path.write_text(
+        '[[listener]]\naddress = "127.0.0.1:0"\n'
+        '[[route]]\ndomains = ["*"]\ntransport = "smtp"\nnext_hop = ["192.0.2.1:25"]\ntls_name = "mx.example.org"\n',
+        encoding="utf-8",
+    )
+    examined = examine(str(path))
+    assert examined.faults == []
+    assert [warning.text for warning in examined.warnings if warning.key == "route.tls_name"] == [
+        'has no effect without tls = "require" (tls = "may" takes any certificate)'
+    ]
