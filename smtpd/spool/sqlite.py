@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from smtpd.errors import SpoolError, SpoolFullError
+from smtpd.errors import ShardClosedError, SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope, decode_envelope, encode_envelope
 from smtpd.mail.outcome import Outcome, decode_outcomes, encode_outcomes
 from smtpd.mail.queue_id import QueueIdMaker
@@ -364,8 +364,9 @@ class SqliteSpool:
                 self._refuse(batch.writers, batch.error)
         if batch.settled:
             shard.count -= batch.removed_count
+            refusal = batch.error if isinstance(batch.error, ShardClosedError) else None
             for settled in batch.settled:
-                settled(None)
+                settled(refusal)
             if batch.unlinks:
                 self._unlink(shard, batch.unlinks)
         for change in batch.changes:
