@@ -12,7 +12,7 @@ from typing import Protocol
 
 import msgspec
 
-from smtpd.control.stored import FORMAT, StoredMail
+from smtpd.control.stored import StoredMail
 from smtpd.control.wire import Line, decode_line, encode_line
 from smtpd.delivery.wishes import Leases
 from smtpd.errors import SpoolError
@@ -27,8 +27,7 @@ class MailImport:
     """One mail on its way in: `write` its octets, then `finish`, or `abort`. Raises msgspec.MsgspecError if it makes no sense."""
 
     def __init__(self, spool: Spool, leases: Leases, stored: StoredMail) -> None:
-        if stored.format != FORMAT:
-            raise msgspec.ValidationError(f"format {stored.format} of an exported mail is not known here")
+        stored.check()
         self._spool = spool
         self._leases = leases
         self._stored = stored
