@@ -150,7 +150,8 @@ def revived(outcomes: list[Outcome] | None) -> list[Outcome] | None:
 
 
 def forgotten(outcomes: list[Outcome] | None) -> list[Outcome] | None:
-    """Return the outcomes of a mail that starts anew: only what is delivered stays so. None: nothing is."""
-    if outcomes is None or not any(outcome.is_done for outcome in outcomes):
+    """Return the outcomes of a mail that starts anew: only what is delivered stays so, and that its sender was told of a delay.
+    None: nothing of both."""
+    if outcomes is None or not any(outcome.is_done or outcome.is_warned for outcome in outcomes):
         return None
-    return [outcome if outcome.is_done else Outcome() for outcome in outcomes]
+    return [outcome if outcome.is_done else Outcome(is_warned=outcome.is_warned) for outcome in outcomes]

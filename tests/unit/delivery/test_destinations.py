@@ -70,7 +70,7 @@ class HopsBench(Bench):
         self.mx = Relay(is_per_domain=True)
         self.to_store = Relay(is_per_domain=False)
         relays = {"mx": self.mx, "store": self.to_store}
-        monkeypatch.setattr("smtpd.delivery.scheduler._make_transport", lambda route, *_: relays[route.name])
+        monkeypatch.setattr("smtpd.delivery.scheduler.make_transport", lambda route, *_: relays[route.name])
         routes = [
             RouteSettings(domains=["store.example"], transport="lmtp", name="store", next_hop=["127.0.0.1:24"]),
             RouteSettings(domains=["*"], transport="smtp", name="mx", next_hop=["mx:"]),
