@@ -211,6 +211,7 @@ def test_a_lease_that_was_rolled_back_leases_nothing(tmp_path: Path, is_held: bo
 
 def test_what_is_asked_of_a_shard_that_was_given_back_is_refused(tmp_path: Path) -> None:
     with Rig(tmp_path) as rig:
+        rig.run_until(lambda: rig.spool._adoption_timer is not None)  # its first look for orphans is over
         directory = lock.new_shard_directory(rig.path)
         held_lock = lock.ShardLock(directory)
         database = ShardDatabase(directory)
