@@ -528,3 +528,22 @@ def test_a_delay_is_told_once_whatever_a_queue_command_wants(make_bench: MakeBen
     bench.loop.advance(10)
     transport.finish()
     assert len(reports(bench)) == 1
+
+
+@pytest.mark.parametrize(
+    ("bounce", "notify", "text"),
+    [
+        ({}, [], "returned to sender"),
+        ({"enabled": False}, [], "held"),
+        ({}, [NOTIFY_NEVER], "nobody is told"),
+    ],
+)
+def test_the_end_of_a_lifetime_has_a_line_of_its_own(
+    make_bench: MakeBench, bounce: dict[str, Any], notify: list[int], text: str
+) -> None:
+    bench = make_bench(**bounce)
+    bench.transports["first"].answer = defer()
+    row = bench.send(notify=notify)
+    assert bench.log.named("expired") == []
+    bench.loop.advance(4000)
+    assert bench.log.named("expired") == [(row.item.queue_id, b"s@example.com", text)]
