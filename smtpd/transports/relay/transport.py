@@ -117,9 +117,6 @@ class RelayTransport:
         pool = self._pools.get(key)
         return pool.window() if pool is not None else 10
 
-    def forget(self, key: str) -> None:
-        """Pools end by themselves when their connections have."""
-
     def close(self) -> None:
         """See Transport. Whatever comes later gets its outcome at once."""
         self._is_closed = True
