@@ -30,6 +30,10 @@ class ShardBrokenError(SpoolError):
     """An I/O error in commit or checkpoint: the shard is never written again; 451 4.3.0 for the batch."""
 
 
+class ShardClosedError(SpoolError):
+    """The shard was given back meanwhile: nothing was done to it."""
+
+
 class ShardBusyError(SpoolError):
     """Another process holds the shard's lock; `holder` is its pid, 0 when it can't be read."""
 

@@ -271,7 +271,7 @@ class Bench:
         monkeypatch.setattr(scheduler_module, "time", self.loop)
         monkeypatch.setattr(attempt_module, "time", self.loop)
         monkeypatch.setattr(reports_module, "time", self.loop)
-        monkeypatch.setattr(scheduler_module, "_make_transport", self._make_transport)
+        monkeypatch.setattr(scheduler_module, "make_transport", self._make_transport)
         self.settings = Settings(
             hostname="mx.example.net",
             route=routes

@@ -105,9 +105,10 @@ class ChangeRun:
         self._finish(page)
 
     def _ask_again(self, page: ChangedPage, change: Change, queue_ids: list[str]) -> None:
-        """A settlement was on its way to the spool: now it is there."""
-        narrowing = Filter(ids=queue_ids).narrowing()
-        again = Change(self._action, change.after_row, narrowing, change.matches, partial(self._on_change, page))
+        """A settlement was on its way to the spool: now it is there, maybe in another state than the one it was wanted in."""
+        wanted = Filter(ids=queue_ids)
+        matches = partial(wanted.matches, now_s=self._now_s)
+        again = Change(self._action, change.after_row, wanted.narrowing(), matches, partial(self._on_change, page))
         self._spool.change(page.shard, again)
 
     def _finish(self, page: ChangedPage) -> None:

@@ -35,16 +35,24 @@ def item_of(mail: QueuedMail, shard: SpoolShard) -> SpoolItem:
 
 
 class ContentAnswer:
-    """Sends the content of one mail through `client`, then calls `go_on`."""
+    """Sends the content of one mail through `client`, then calls `go_on`; or `fail(why)` when it can't be read (any more), by
+    default the end of the answer."""
 
     def __init__(
-        self, client: Answerer, spool: Spool, files: FilesThread | None, is_header_only: bool, go_on: Callable[[], None]
+        self,
+        client: Answerer,
+        spool: Spool,
+        files: FilesThread | None,
+        is_header_only: bool,
+        go_on: Callable[[], None],
+        fail: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client
         self._spool = spool
         self._files = files
         self._is_header_only = is_header_only
         self._go_on = go_on
+        self._fail = client.finish if fail is None else fail
 
     def send(self, item: SpoolItem) -> None:
         """Begin with the mail's octets."""
@@ -52,7 +60,7 @@ class ContentAnswer:
 
     def _on_body(self, body: Body | None, error: SpoolError | None) -> None:
         if body is None:
-            self._client.finish(str(error))
+            self._fail(str(error))
         elif body.data is not None:
             self._send_data(body.data, 0)
         else:
@@ -67,14 +75,14 @@ class ContentAnswer:
 
     def _read_file(self, path: str, at: int) -> None:
         if self._files is None:
-            self._client.finish(f"{path} can't be read here")
+            self._fail(f"{path} can't be read here")
             return
         size = HEADER_MAX_BYTES if self._is_header_only else PIECE_BYTES
         self._files.submit(partial(_read_piece, path, at, size), partial(self._on_piece, path, at))
 
     def _on_piece(self, path: str, at: int, piece: bytes | None, failure: BaseException | None) -> None:
         if piece is None:
-            self._client.finish(f"{path}: {failure}")
+            self._fail(f"{path}: {failure}")
         elif self._is_header_only:
             self._send_data(piece, 0)
         elif piece:

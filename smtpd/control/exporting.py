@@ -39,8 +39,8 @@ class ExportClient(Protocol):
 
 
 class ExportAnswer:
-    """For each page of mails: {"stored"} and {"content"}... of each, {"asks"}; then {"done": ids} is awaited, and {"results"}
-    follow when those are removed."""
+    """For each page of mails: {"stored"} and {"content"}... of each, or {"unreadable"} in place of the rest of it; {"asks"};
+    then {"done": ids} is awaited, and {"results"} follow when those are removed."""
 
     def __init__(
         self, client: ExportClient, loop: Loop, spool: Spool, files: FilesThread | None, leases: Leases, wanted: Filter
@@ -79,10 +79,13 @@ class ExportAnswer:
             return
         mail, shard = mails[0], self._shard
         assert shard is not None
-        send_content = ContentAnswer(
-            self._client, self._spool, self._files, False, partial(self._send_next, mails[1:], go_on)
-        ).send
-        self._client.send(encode_line(Line(stored=stored_of(mail))), partial(send_content, item_of(mail, shard)))
+        send_rest = partial(self._send_next, mails[1:], go_on)
+
+        def fail(why: str) -> None:
+            self._client.send(encode_line(Line(unreadable=f"{mail.queue_id}: {why}")), send_rest)
+
+        content = ContentAnswer(self._client, self._spool, self._files, False, send_rest, fail)
+        self._client.send(encode_line(Line(stored=stored_of(mail))), partial(content.send, item_of(mail, shard)))
 
     def _on_stored(self, go_on: Callable[[], None], text: bytes) -> None:
         try:

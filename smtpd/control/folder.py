@@ -35,19 +35,23 @@ class MailFile:
     def queue_id(self) -> str:
         return self._stored.queue_id
 
+    @property
+    def flaw(self) -> str:
+        """Why it is not the whole mail, "" if it is."""
+        size_bytes = self._stored.size_bytes
+        return "" if self._size_bytes == size_bytes else f"{self.queue_id}: {self._size_bytes} octets instead of {size_bytes}"
+
     def write(self, piece: bytes) -> None:
         """Add some octets."""
         self._size_bytes += len(piece)
         _write_all(self._body, piece)
 
     def finish(self) -> None:
-        """Sync and name both files; durable after the next `sync`."""
+        """Sync and name both files of a whole mail; durable after the next `sync`."""
         try:
-            if self._size_bytes != self._stored.size_bytes:
-                raise OSError(f"{self._stem}: {self._size_bytes} octets instead of {self._stored.size_bytes}")
             os.fsync(self._body)
         finally:
-            os.close(self._body)
+            self.abandon()
         os.rename(self._stem + ".eml.tmp", self._stem + ".eml")
         fd = _create(self._stem + ".json.tmp")
         try:
@@ -58,13 +62,22 @@ class MailFile:
         os.rename(self._stem + ".json.tmp", self._stem + ".json")
 
     def abandon(self) -> None:
-        """Leave it unfinished."""
-        os.close(self._body)
+        """Leave it unfinished. Harmless after `finish`, even one that failed."""
+        body, self._body = self._body, -1
+        if body >= 0:
+            os.close(body)
 
 
 def make(path: str) -> None:
-    """Make the directory for this user alone, or take one that is there."""
+    """Make the directory for this user alone, durable with all that leads to it, or take one that is there."""
+    missing = []
+    above = os.path.abspath(path)
+    while not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
     os.makedirs(path, mode=0o700, exist_ok=True)
+    for made in missing:
+        sync(os.path.dirname(made))
 
 
 def sync(path: str) -> None:

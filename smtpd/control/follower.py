@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from smtpd.mail.text import text_of
 
-_LINE_MAX_BYTES = 4096  # longer ones are shown in part
+_LINE_MAX_BYTES = 4096  # longer ones are shown in part, what comes behind it never
 _LINES, _MAYBE, _CONTENT, _CHUNK = range(4)  # what the client's octets are
 _END = b"\r\n.\r\n"
 
@@ -15,10 +15,11 @@ _END = b"\r\n.\r\n"
 class Follower:
     """`is_begun`: the dialogue went on before, so what the client sends is hidden until the server has replied."""
 
-    __slots__ = ("_command", "_left", "_mode", "_octets", "_owed", "_reply", "_secret", "_tail")
+    __slots__ = ("_command", "_is_cut", "_left", "_mode", "_octets", "_owed", "_reply", "_secret", "_tail")
 
     def __init__(self, *, is_begun: bool = False) -> None:
         self._command = b""
+        self._is_cut = False  # up to the next LF all belongs to a line of the client that was too long
         self._reply = b""
         self._mode = _MAYBE if is_begun else _LINES
         self._owed = 1 if is_begun else 0  # replies that the client waits for
@@ -59,10 +60,16 @@ class Follower:
 
     def _take_line(self, data: bytes, shown: list[str]) -> bytes:
         line, newline, rest = data.partition(b"\n")
+        if self._is_cut:
+            self._octets += len(line)
+            if newline:
+                self._end_cut(shown)
+            return rest
         self._command += line
         if not newline and len(self._command) <= _LINE_MAX_BYTES:
             return b""
         command, self._command = self._command, b""
+        self._is_cut = not newline
         if newline:
             self._owed += 1
         if self._secret:
@@ -77,11 +84,19 @@ class Follower:
         shown.append(_text(command))
         if verb == b"DATA" and newline:
             self._mode, self._tail = _MAYBE, b"\r\n"
-        elif verb == b"BDAT" and len(words) > 1 and words[1].isdigit() and len(words[1]) < 20:
+        elif verb == b"BDAT" and newline and len(words) > 1 and words[1].isdigit() and len(words[1]) < 20:
             self._left = int(words[1])
             if self._left:
                 self._mode = _CHUNK
         return rest
+
+    def _end_cut(self, shown: list[str]) -> None:
+        """Whatever that line meant, content may follow: what comes is hidden until the server has replied."""
+        shown.append(f"({self._octets} octets more, not shown)")
+        self._octets = 0
+        self._is_cut = False
+        self._owed += 1
+        self._mode, self._tail = _MAYBE, b"\r\n"
 
     def _take_content(self, data: bytes, shown: list[str]) -> bytes:
         joined = self._tail + data

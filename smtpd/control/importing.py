@@ -12,12 +12,12 @@ from typing import Protocol
 
 import msgspec
 
-from smtpd.control.stored import FORMAT, StoredMail
+from smtpd.control.stored import StoredMail
 from smtpd.control.wire import Line, decode_line, encode_line
 from smtpd.delivery.wishes import Leases
 from smtpd.errors import SpoolError
 from smtpd.mail.outcome import Outcome
-from smtpd.spool.base import BodyWriter, Spool, SpoolItem
+from smtpd.spool.base import BodyWriter, Kept, Spool, SpoolItem
 from smtpd.spool.query import ACTIVE, DEFERRED, HELD, QueuedMail
 
 Done = Callable[[str, str], None]  # new queue id or "", error text or ""
@@ -27,15 +27,13 @@ class MailImport:
     """One mail on its way in: `write` its octets, then `finish`, or `abort`. Raises msgspec.MsgspecError if it makes no sense."""
 
     def __init__(self, spool: Spool, leases: Leases, stored: StoredMail) -> None:
-        if stored.format != FORMAT:
-            raise msgspec.ValidationError(f"format {stored.format} of an exported mail is not known here")
+        stored.check()
         self._spool = spool
         self._leases = leases
         self._stored = stored
         envelope = stored.read_envelope()
         self._outcomes: list[Outcome] = stored.read_outcomes(envelope)
         self._writer: BodyWriter = spool.begin(spool.next_queue_id(), envelope)
-        self._done: Done | None = None
 
     def write(self, piece: bytes, go_on: Callable[[], None]) -> None:
         """Add some octets; `go_on` is called when there is room for more."""
@@ -55,34 +53,25 @@ class MailImport:
             writer.abort()
             done("", f"{self._stored.queue_id}: {writer.size_bytes} octets instead of {self._stored.size_bytes}")
             return
-        self._done = done
-        self._spool.commit(writer, self._on_committed)
-
-    def _on_committed(self, item: SpoolItem | None, error: SpoolError | None) -> None:
-        assert self._done is not None
-        if item is None:
-            self._done("", str(error or "this spool keeps nothing"))
+        if self._spool.is_full:
+            writer.abort()
+            done("", f"{self._stored.queue_id}: no room in the spool")
             return
         stored = self._stored
-        item.attempts = stored.attempts
-        item.outcomes = self._outcomes
-        item.body = None
-        due_s = stored.due_s or time.time()
+        kept = Kept(stored.due_s or time.time(), stored.is_held, stored.attempts, self._outcomes)
+        self._spool.commit(writer, partial(self._on_committed, done, kept), kept)
 
-        def on_settled(error: SpoolError | None) -> None:
-            assert self._done is not None
-            if error is not None:
-                self._done("", str(error))
-                return
-            state = HELD if stored.is_held else DEFERRED if item.attempts else ACTIVE
-            due = None if stored.is_held else due_s
-            mail = QueuedMail(
-                item.row, item.queue_id, state, item.size_bytes, item.attempts, due, item.envelope, self._outcomes, ""
-            )
-            self._leases.added(item.shard, mail)
-            self._done(item.queue_id, "")
-
-        self._spool.settle(item, self._outcomes, due_s, stored.is_held, on_settled)
+    def _on_committed(self, done: Done, kept: Kept, item: SpoolItem | None, error: SpoolError | None) -> None:
+        if item is None:
+            done("", str(error or "this spool keeps nothing"))
+            return
+        state = HELD if kept.is_held else DEFERRED if kept.attempts else ACTIVE
+        due_s = None if kept.is_held else kept.due_s
+        mail = QueuedMail(
+            item.row, item.queue_id, state, item.size_bytes, kept.attempts, due_s, item.envelope, kept.outcomes, ""
+        )  # fmt: skip
+        self._leases.added(item.shard, mail)
+        done(item.queue_id, "")
 
 
 class ImportClient(Protocol):

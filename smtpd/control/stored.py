@@ -29,6 +29,12 @@ class StoredMail(msgspec.Struct, forbid_unknown_fields=True):
     envelope: bytes
     outcomes: bytes | None = None
 
+    def check(self) -> None:
+        """Raise msgspec.MsgspecError if it makes no sense here."""
+        if self.format != FORMAT:
+            raise msgspec.ValidationError(f"format {self.format} of an exported mail is not known here")
+        self.read_outcomes(self.read_envelope())
+
     def read_envelope(self) -> Envelope:
         return decode_envelope(self.envelope)
 

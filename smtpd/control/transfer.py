@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -76,8 +77,13 @@ class Transfer(QueueReader):
                 file.write(line.content)
                 return
             if file is not None:
-                file.finish()
-                finished.append(file.queue_id)
+                flaw = line.unreadable or file.flaw
+                if flaw:
+                    self.problems.append(flaw)
+                    file.abandon()
+                else:
+                    file.finish()
+                    finished.append(file.queue_id)
                 file = None
             if line.stored is not None:
                 file = MailFile(path, line.stored)
@@ -115,21 +121,34 @@ class Transfer(QueueReader):
         while True:
             found = find_page(database.connection, after_row, narrowing, _PAGE_MAILS)
             mails = [mail for mail in found.mails if wanted.matches(mail, now_s)]
-            for mail in mails:
-                with _writing():
-                    file = MailFile(path, stored_of(mail))
-                for piece in _octets(database, mail):
-                    with _writing():
-                        file.write(piece)
-                with _writing():
-                    file.finish()
-            if mails:
+            stored = {mail.queue_id for mail in mails if self._store(database, path, mail)}
+            if stored:
                 with _writing():
                     folder.sync(path)
-                self._delete_stopped(database, after_row, narrowing, {mail.queue_id for mail in mails})
+                self._delete_stopped(database, after_row, narrowing, stored)
             if found.is_last:
                 return
             after_row = found.last_row
+
+    def _store(self, database: ShardDatabase, path: str, mail: QueuedMail) -> bool:
+        """Write one mail into the directory; one that can't be read is a problem, and stays where it is."""
+        with _writing():
+            file = MailFile(path, stored_of(mail))
+        try:
+            for piece in _octets(database, mail):
+                with _writing():
+                    file.write(piece)
+            if file.flaw:
+                self.problems.append(file.flaw)
+                return False
+            with _writing():
+                file.finish()
+        except (OSError, sqlite3.Error) as error:
+            self.problems.append(f"{mail.queue_id}: {error}")
+            return False
+        finally:
+            file.abandon()
+        return True
 
     def _delete_stopped(self, database: ShardDatabase, after_row: int, narrowing: Narrowing, ids: set[str]) -> None:
         """Remove the mails of a page: they are in their files."""
@@ -194,7 +213,7 @@ class Transfer(QueueReader):
             size_bytes = os.stat(os.path.join(path, queue_id + ".eml")).st_size
             if stored.queue_id != queue_id or stored.size_bytes != size_bytes:
                 raise msgspec.ValidationError(f"{size_bytes} octets instead of {stored.size_bytes}, or of another mail")
-            stored.read_outcomes(stored.read_envelope())
+            stored.check()
         except (OSError, msgspec.MsgspecError) as error:
             self.problems.append(f"{os.path.join(path, queue_id)}: {error}")
             return None
@@ -212,13 +231,15 @@ class Transfer(QueueReader):
                     stored = self._read(path, queue_id)
                     if stored is not None:
                         spool.put(stored, folder.read_body(path, queue_id))
+                is_refused = False
                 for queue_id, error in spool.settle_all():
                     if error:
                         self.problems.append(f"{queue_id}: {error}")
+                        is_refused = True
                     else:
                         self._forget(path, queue_id)
-                if self.problems:
-                    return
+                if is_refused:
+                    return  # by the spool: it would say the same of the rest
 
 
 def _octets(database: ShardDatabase, mail: QueuedMail) -> Iterator[bytes]:

@@ -110,8 +110,8 @@ class QueueEntry(msgspec.Struct, omit_defaults=True):
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of an answer. `content` (base64 in JSON) is a piece of the mail before it; `tally`: see answer.tally_answer. The
-    next four are of export and import: `asks` whether the mails so far are stored, and `done` says so; the next two of
-    transcripts, where `lost` lines are missing because the reader was slow."""
+    next five are of export and import: `unreadable` is why the mail before it ends here, `asks` whether the mails so far are
+    stored, and `done` says so; the next two of transcripts, where `lost` lines are missing because the reader was slow."""
 
     mail: QueueEntry | None = None
     content: bytes | None = None
@@ -120,6 +120,7 @@ class Line(msgspec.Struct, frozen=True, omit_defaults=True):
     suspended: list[str] | None = None
     stored: StoredMail | None = None
     imported: list[str] | None = None
+    unreadable: str = ""
     asks: bool = False
     done: list[str] | None = None
     said: Said | None = None

@@ -81,7 +81,6 @@ class Lane:
         self.deferred = Tally()
         self.held = Tally()
         self.destinations: dict[str, Destination] = {}
-        self.is_suspended = False
         self._cells = cells
         name = route.name
         self._attempts = {
@@ -114,7 +113,6 @@ class Lane:
         """Let go of destinations that have no mail."""
         for key in [key for key, destination in self.destinations.items() if destination.is_idle]:
             del self.destinations[key]
-            self.transport.forget(key)
 
     def enter(self, attempt: Attempt) -> None:
         """The mail is leased and has recipients on this route."""

@@ -21,9 +21,10 @@ from smtpd.delivery.bounce.reports import Reports, Settlement
 from smtpd.delivery.census import Census
 from smtpd.delivery.destination import Destination, Share
 from smtpd.delivery.lane import Lane
+from smtpd.delivery.making import make_transport
 from smtpd.delivery.retry import RetrySchedule
-from smtpd.delivery.router import Route, Router
-from smtpd.delivery.wishes import Waiting, Wishes, started_anew
+from smtpd.delivery.router import Router
+from smtpd.delivery.wishes import Waiting, Wishes, started_anew, still_warned
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import DEFERRED, PENDING, Outcome
@@ -34,10 +35,7 @@ from smtpd.net.loop import Loop, Timer
 from smtpd.settings import Settings
 from smtpd.spool.base import Spool, SpoolItem
 from smtpd.spool.change import DELETE, HOLD
-from smtpd.transports.base import Transport
-from smtpd.transports.discard import DiscardTransport
-from smtpd.transports.maildir import MaildirTransport
-from smtpd.transports.relay.transport import RelayHost, RelayTransport
+from smtpd.transports.relay.transport import RelayHost
 
 if TYPE_CHECKING:
     from smtpd.log.maillog import MailLog
@@ -81,9 +79,8 @@ class Scheduler:
         self._schedule = RetrySchedule(delivery.retry, delivery.lifetime)
         self._reports = Reports(settings, router, self._schedule, spool, files, cells, index, log, self.accepted)
         self._undecided_count = 0  # mails of which `_reports` has still to say what becomes of them
-        self.lanes = [Lane(route, _make_transport(route, settings, files, relay), cells, index) for route in router.routes]
+        self.lanes = [Lane(route, make_transport(route, settings, files, relay), cells, index) for route in router.routes]
         self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
-        self._by_name = {lane.name: lane for lane in self.lanes}
         self._runnable: deque[Destination] = deque()  # those with mail waiting, in turn
         self._waiting_count = 0  # shares
         self._claimed_count = 0  # mails, waiting or in flight
@@ -94,7 +91,9 @@ class Scheduler:
         self._is_starting = False
         self._is_claiming = False
         self._census = Census(loop, spool, self._count_stored, partial(self._maybe_claim, 1))
-        self.wishes = Wishes(self._active_attempts, self._lanes_left, self._census.is_counted, partial(self._maybe_claim, 1))
+        self.wishes = Wishes(
+            self._active_attempts, self._take_back, self._lanes_left, self._census.is_counted, partial(self._maybe_claim, 1)
+        )
         self._on_drained: Callable[[], None] | None = None
         self._is_draining = False
         self._timer: Timer | None = None
@@ -231,9 +230,9 @@ class Scheduler:
         """End the lease without an attempt: the mail is claimed again when there may be room."""
         item = attempt.item
         self._drop_body(attempt)
-        lane = destination.lane
-        lane.leave(attempt)
-        (lane.deferred if item.attempts else lane.untried).add(item.envelope.received_at_s, item.size_bytes)
+        for lane in attempt.lanes:
+            lane.leave(attempt)
+            (lane.deferred if item.attempts else lane.untried).add(item.envelope.received_at_s, item.size_bytes)
         if attempt.is_claimed:
             self._claimed_count -= 1
         least_s, most_s = _COME_BACK_S
@@ -420,8 +419,8 @@ class Scheduler:
         if outcomes is None:
             item.body = None
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
-        elif wish:
-            self._settle_wish(attempt, outcomes, wish)
+        elif wish and not all(outcome.is_done for outcome in outcomes):
+            self._settle_wish(attempt, still_warned(outcomes, item.outcomes), wish)
         else:
             self._undecided_count += 1
             self._reports.decide(item, outcomes, partial(self._store, attempt), is_postponed=attempt.is_postponed)
@@ -450,6 +449,19 @@ class Scheduler:
         for lane in self.lanes:
             yield from lane.active
 
+    def _take_back(self, attempt: Attempt) -> bool:
+        """Give a mail that only waits for its turn back to the spool, where a queue command finds it; False: it is under way."""
+        shares = attempt.shares
+        destination = shares[0].destination
+        if destination is None or not all(share.is_waiting for share in shares):
+            return False
+        for share in shares:
+            share.is_waiting = False
+            (share.destination or destination).waiting.remove(share)
+        self._waiting_count -= len(shares)
+        self._give_back(attempt, destination)
+        return True
+
     def _grant_waiting(self) -> None:
         """Do what is wanted of mail that will not be started any more."""
         now_s = time.time()
@@ -462,7 +474,7 @@ class Scheduler:
     def _settle_wish(self, attempt: Attempt, outcomes: list[Outcome], wish: str) -> None:
         item = attempt.item
         item.body = None
-        if wish == DELETE or all(outcome.is_done for outcome in outcomes):
+        if wish == DELETE:
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
             return
         is_held = wish == HOLD
@@ -485,13 +497,3 @@ class Scheduler:
 
 _FIRST = [0]  # the only recipient of most mails
 _PENDING = Outcome()
-
-
-def _make_transport(route: Route, settings: Settings, files: FilesThread, relay: RelayHost | None) -> Transport:
-    if route.settings.transport == "discard":
-        return DiscardTransport()
-    if route.settings.transport == "maildir":
-        return MaildirTransport(route.settings.path, settings.hostname, files)
-    if relay is None:
-        raise ValueError(f"route {route.name}: nothing to relay with")
-    return RelayTransport(route.settings, settings.delivery, relay)

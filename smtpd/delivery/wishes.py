@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.spool.base import SpoolShard
@@ -35,7 +37,8 @@ class Leases(Protocol):
     """What a queue command needs to know of whoever delivers."""
 
     def wish(self, queue_ids: Sequence[str], action: str) -> set[str]:
-        """Return those that are being delivered; their settlement will do what `action` says with what is left of them."""
+        """Return those that are being delivered; their settlement will do what `action` says with what is left of them. Mail
+        that only waited for its turn is not among them: it is on its way back to the spool, to be changed there."""
         ...
 
     def changed(self, shard: SpoolShard, changes: Sequence[Changed]) -> None:
@@ -61,31 +64,38 @@ class NoLeases:
 
 
 class Wishes:
-    """Leases of a scheduler. `active()` are its attempts, `lanes_of(mail)` the lanes on whose account a mail waits,
+    """Leases of a scheduler. `active()` are its attempts, `take_back(attempt)` gives one back to the spool that only waits (else
+    False), `lanes_of(mail)` the lanes on whose account a mail waits,
     `is_counted(shard, row)` whether the figures have it, `wake()` is called when mail may have become due."""
 
     def __init__(
         self,
         active: Callable[[], Iterable[Attempt]],
+        take_back: Callable[[Attempt], bool],
         lanes_of: Callable[[Waiting], Iterable[Lane]],
         is_counted: Callable[[SpoolShard, int], bool],
         wake: Callable[[], object],
     ) -> None:
         self.pending: dict[str, str] = {}  # queue id -> action
         self._active = active
+        self._take_back = take_back
         self._lanes_of = lanes_of
         self._is_counted = is_counted
         self._wake = wake
 
     def wish(self, queue_ids: Sequence[str], action: str) -> set[str]:
         wanted = set(queue_ids)
-        found = wanted.intersection(attempt.item.queue_id for attempt in self._active())
-        for queue_id in found:
+        found = {attempt.item.queue_id: attempt for attempt in self._active() if attempt.item.queue_id in wanted}
+        for queue_id, attempt in list(found.items()):
             if action in _REMEMBERED:
-                self.pending[queue_id] = action
+                if self._take_back(attempt):
+                    del found[queue_id]
+                    self.pending.pop(queue_id, None)
+                else:
+                    self.pending[queue_id] = action
             elif action == RELEASE and self.pending.get(queue_id) == HOLD:
                 del self.pending[queue_id]
-        return found
+        return set(found)
 
     def prevents(self, queue_id: str) -> bool:
         """Whether a mail that waits for its turn is not to be tried any more."""
@@ -124,3 +134,10 @@ def tally_of(lane: Lane, mail: QueuedMail) -> Tally:
 def started_anew(outcomes: list[Outcome]) -> list[Outcome]:
     """Return the outcomes of a mail that was asked to be routed anew while it was under way."""
     return forgotten(outcomes) or [Outcome()] * len(outcomes)
+
+
+def still_warned(outcomes: list[Outcome], before: list[Outcome] | None) -> list[Outcome]:
+    """Return the outcomes of an attempt with what was known before it: that the sender was told of the delay."""
+    if not any(outcome.is_warned for outcome in before or ()):
+        return outcomes
+    return [outcome if outcome.is_done else msgspec.structs.replace(outcome, is_warned=True) for outcome in outcomes]

@@ -93,6 +93,12 @@ class FieldShape:
     def removed(self, queue_id: str) -> str:
         return self._line("qmgr", {"event": "removed", "queue_id": queue_id})
 
+    def expired(self, queue_id: str, sender: bytes, text: str) -> str:
+        return self._line(
+            "qmgr",
+            {"event": "expired", "queue_id": queue_id, "from": clean_bytes(sender), "status": "expired", "text": text},
+        )
+
     def held(self, queue_id: str, text: str) -> str:
         return self._line("qmgr", {"event": "held", "queue_id": queue_id, "text": clean_text(text)})
 

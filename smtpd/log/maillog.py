@@ -27,8 +27,8 @@ _REOPEN = 1
 
 # What `level = "warning"` leaves out: the lines of each connection and mail.
 _ORDINARY = (
-    "connect", "disconnect", "lost_connection", "timeout", "client", "message_id", "queued", "delivered", "removed", "held",
-    "reported", "reject",
+    "connect", "disconnect", "lost_connection", "timeout", "client", "message_id", "queued", "delivered", "removed", "expired",
+    "held", "reported", "reject",
 )  # fmt: skip
 
 
@@ -172,6 +172,10 @@ class MailLog:
     def removed(self, queue_id: str) -> None:
         """Nothing is left to do for this mail."""
         self._lines.append(self._shape.removed(queue_id))
+
+    def expired(self, queue_id: str, sender: bytes, text: str) -> None:
+        """The lifetime of what is left of a mail is over; `text` says what becomes of that ("returned to sender")."""
+        self._lines.append(self._shape.expired(queue_id, sender, text))
 
     def held(self, queue_id: str, text: str) -> None:
         """The mail waits for an operator; `text` says why."""

@@ -45,6 +45,7 @@ class Shape(Protocol):
         transport: str,
     ) -> str: ...
     def removed(self, queue_id: str) -> str: ...
+    def expired(self, queue_id: str, sender: bytes, text: str) -> str: ...
     def held(self, queue_id: str, text: str) -> str: ...
     def reported(self, queue_id: str, text: str, report_id: str) -> str: ...
     def reject(
@@ -116,6 +117,9 @@ class PostfixShape:
 
     def removed(self, queue_id: str) -> str:
         return f"{self._header('qmgr')}{queue_id}: removed"
+
+    def expired(self, queue_id: str, sender: bytes, text: str) -> str:
+        return f"{self._header('qmgr')}{queue_id}: from=<{in_brackets(sender)}>, status=expired, {text}"
 
     def held(self, queue_id: str, text: str) -> str:
         return f"{self._header('qmgr')}{queue_id}: held: {_text(text)}"

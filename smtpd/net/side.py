@@ -67,11 +67,6 @@ class SideThread:
         self._running = 0
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
-    @property
-    def open_count(self) -> int:
-        """Questions without an answer."""
-        return len(self._open)
-
     def ask(
         self,
         make_coroutine: Callable[[], Awaitable[T]],

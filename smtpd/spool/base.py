@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
@@ -113,6 +113,15 @@ class SpoolShard(Protocol):
     next_due_s: float | None
 
 
+class Kept(NamedTuple):
+    """How a mail lies in the spool without a lease: due at Unix time `due_s`, or held; `outcomes` has one for each recipient."""
+
+    due_s: float
+    is_held: bool
+    attempts: int
+    outcomes: list[Outcome]
+
+
 CommitDone = Callable[[SpoolItem | None, SpoolError | None], None]
 
 
@@ -134,8 +143,9 @@ class Spool(Protocol):
 
     def begin(self, queue_id: str, envelope: Envelope) -> BodyWriter: ...
 
-    def commit(self, writer: BodyWriter, done: CommitDone) -> None:
-        """Make the mail durable, together with all that are ready in this turn; `done(item, None)` or `done(None, error)`."""
+    def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
+        """Make the mail durable, together with all that are ready in this turn; `done(item, None)` or `done(None, error)`. It is
+        leased to this process; with `kept` it is not, but lies there as that says from the start."""
         ...
 
     def claim(

@@ -47,6 +47,7 @@ class Change:
         "kept",
         "last_row",
         "leased",
+        "leased_held_rows",
         "leased_rows",
         "matches",
         "narrowing",
@@ -77,6 +78,7 @@ class Change:
         self.leased: list[str] = []
         self.deleted_rows: list[int] = []
         self.leased_rows: list[int] = []
+        self.leased_held_rows: list[int] = []  # those of them that stay held meanwhile, whatever becomes of this process
         self.unlinks: list[str] = []  # queue ids of deleted mails with a spill file
         self.kept: list[Any] = []  # as Batch.kept
         self.last_row = self.after_row
@@ -111,6 +113,8 @@ class Change:
             self.kept += (mail.row, after.due_s, int(after.state == HELD), after.attempts, outcomes)
             if self.action == LEASE:
                 self.leased_rows.append(mail.row)
+                if mail.state == HELD:
+                    self.leased_held_rows.append(mail.row)
         self.changed.append(Changed(mail, after))
 
 
@@ -146,7 +150,8 @@ def revived(outcomes: list[Outcome] | None) -> list[Outcome] | None:
 
 
 def forgotten(outcomes: list[Outcome] | None) -> list[Outcome] | None:
-    """Return the outcomes of a mail that starts anew: only what is delivered stays so. None: nothing is."""
-    if outcomes is None or not any(outcome.is_done for outcome in outcomes):
+    """Return the outcomes of a mail that starts anew: only what is delivered stays so, and that its sender was told of a delay.
+    None: nothing of both."""
+    if outcomes is None or not any(outcome.is_done or outcome.is_warned for outcome in outcomes):
         return None
-    return [outcome if outcome.is_done else Outcome() for outcome in outcomes]
+    return [outcome if outcome.is_done else Outcome(is_warned=outcome.is_warned) for outcome in outcomes]

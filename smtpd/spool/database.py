@@ -161,6 +161,7 @@ class ShardDatabase:
         self._recovered_upto = last_row if self.count or self.is_damaged else 0  # NULL in `due` up to here: nobody's lease
         self._recovered_from = 0
         self._leased_early: set[int] = set()
+        self._leased_held: frozenset[int] = frozenset()  # held mail that is handed out: its row doesn't tell
 
     @property
     def has_recovered(self) -> bool:
@@ -182,6 +183,7 @@ class ShardDatabase:
         rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed)
         if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary:
             self.connection.execute(schema.insert_intake(rows), batch.intake())  # a transaction by itself
+            self.end_leases(batch)
             self._note_commit(batch)
         else:
             self._commit_by_parts(batch)
@@ -189,7 +191,7 @@ class ShardDatabase:
     def _commit_by_parts(self, batch: Batch) -> None:
         connection = self.connection
         execute = connection.execute
-        before = (self._recovered_from, self._recovered_upto)
+        before = (self._recovered_from, self._recovered_upto, self._leased_held)
         try:
             execute("BEGIN IMMEDIATE")
             if batch.mails:
@@ -204,6 +206,7 @@ class ShardDatabase:
                 self._run(schema.update_mail, batch.kept, schema.KEPT_WIDTH)
             if batch.exchanges:
                 self._exchange(join(batch.exchanges))
+            self.end_leases(batch)
             for change in batch.changes:
                 self._change(change)
             for claim in batch.claims:
@@ -212,8 +215,9 @@ class ShardDatabase:
                 execute(schema.SET_META, ("ceiling_us", batch.ceiling_us))
             execute("COMMIT")
         except BaseException:
-            self._recovered_from, self._recovered_upto = before
+            self._recovered_from, self._recovered_upto, self._leased_held = before
             for change in batch.changes:
+                self._leased_early.difference_update(change.leased_rows)
                 change.forget()
             self.roll_back()
             raise
@@ -247,15 +251,16 @@ class ShardDatabase:
         self.count = self._number("SELECT count(*) FROM mail")
         self._recovered_from, self._recovered_upto = older._recovered_from, older._recovered_upto
         self._leased_early |= older._leased_early
+        self._leased_held |= older._leased_held
         self._load_next_due()
 
     def roll_back(self) -> None:
-        """End a transaction that failed; harmless when SQLite has done it already."""
-        if self.connection.in_transaction:
-            try:
+        """End a transaction that failed; harmless when SQLite has done it already, or the connection is closed."""
+        try:
+            if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
-            except sqlite3.Error:
-                pass  # the failure that led here is the one to be told
+        except sqlite3.Error:
+            pass  # the failure that led here is the one to be told
 
     def _run(self, statement: Callable[[int], str], parameters: list[Any], width: int) -> None:
         rows = len(parameters) // width
@@ -302,12 +307,23 @@ class ShardDatabase:
         self._run(schema.update_mail, change.kept, schema.KEPT_WIDTH)
         if self._recovered_upto:
             self._leased_early.update(change.leased_rows)
+        if change.leased_held_rows:
+            self._leased_held = self._leased_held.union(change.leased_held_rows)
+
+    def end_leases(self, settlements: Batch) -> None:
+        """Held mail that was handed out is settled."""
+        if self._leased_held:
+            parts: list[Batch | Exchange] = [settlements, *settlements.exchanges]
+            for settled in parts:
+                self._leased_held = self._leased_held.difference(settled.removed, settled.kept[:: schema.KEPT_WIDTH])
 
     def _is_leased(self, mail: QueuedMail) -> bool:
         """Whether the process has handed this mail out: it has no due time, and that not from a process before."""
-        if mail.due_s is not None or mail.state == HELD:
-            return False
         row = mail.row
+        if mail.state == HELD:
+            return row in self._leased_held
+        if mail.due_s is not None:
+            return False
         return not (self._recovered_from < row <= self._recovered_upto) or row in self._leased_early
 
     def add_to_wal(self, body_bytes: int, rows: int) -> None:

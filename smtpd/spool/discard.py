@@ -9,7 +9,7 @@ from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.mail.queue_id import QueueIdMaker
-from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem
+from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem
 from smtpd.spool.change import Change
 
 
@@ -47,7 +47,7 @@ class DiscardSpool:
     def begin(self, queue_id: str, envelope: Envelope) -> DiscardWriter:
         return DiscardWriter(queue_id)
 
-    def commit(self, writer: BodyWriter, done: CommitDone) -> None:
+    def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
         done(None, None)
 
     def claim(

@@ -52,6 +52,7 @@ class Salvage:
 
     def note(self, batch: Batch) -> None:
         """Remember the settlements of `batch`: they hold for what is still to be copied."""
+        self.database.end_leases(batch)
         self._note(batch)
         for exchange in batch.exchanges:
             self._note(exchange)

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-from smtpd.errors import ShardBrokenError, SpoolError, SpoolFullError
+from smtpd.errors import ShardBrokenError, ShardClosedError, SpoolError, SpoolFullError
 from smtpd.spool import lock, schema
-from smtpd.spool.batch import Batch
+from smtpd.spool.batch import Batch, Claim, Read
 from smtpd.spool.change import Change
 from smtpd.spool.database import ShardDatabase, failure_of
 from smtpd.spool.salvage import Salvage
@@ -209,6 +209,9 @@ class ShardThread:
         return patience_s
 
     def _commit_group(self, shard: Shard, batch: Batch) -> None:
+        if shard.is_closed:
+            self._refuse_closed(shard, batch)
+            return
         database = shard.database
         for salvage in shard.salvages:
             salvage.note(batch)
@@ -253,6 +256,14 @@ class ShardThread:
         )
         if database is not None and database.is_checkpoint_due:
             self._checkpoint(shard, database)
+
+    def _refuse_closed(self, shard: Shard, batch: Batch) -> None:
+        """A queue command may still hold a shard that was emptied and released: nothing of it is touched any more."""
+        batch.error = ShardClosedError(f"{shard.lock.directory}: the shard was given back")
+        asked: list[Change | Claim | Read] = [*batch.changes, *batch.claims, *batch.reads]
+        for question in asked:
+            question.error = batch.error
+        self._post(self._owner.on_group, shard, batch, None, False)
 
     def _on_commit_failure(self, shard: Shard, batch: Batch, failure: SpoolError) -> None:
         """Settlements never fail: they are noted for the salvage, or kept until the disk has room again."""

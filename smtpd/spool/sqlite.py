@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from smtpd.errors import SpoolError, SpoolFullError
+from smtpd.errors import ShardClosedError, SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope, decode_envelope, encode_envelope
 from smtpd.mail.outcome import Outcome, decode_outcomes, encode_outcomes
 from smtpd.mail.queue_id import QueueIdMaker
@@ -22,7 +22,7 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool.adoption import Adopter
-from smtpd.spool.base import Body, BodyWriter, CommitDone, NewMail, SpoolItem, SpoolLog
+from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem, SpoolLog
 from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
 from smtpd.spool.change import Change
 from smtpd.spool.database import failure_of
@@ -118,7 +118,7 @@ class SqliteSpool:
     def _free_memory(self, octets: int) -> None:
         self.memory_bytes -= octets
 
-    def commit(self, writer: BodyWriter, done: CommitDone) -> None:
+    def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
         assert isinstance(writer, SqliteWriter)
         writer.state = COMMITTING
         writer.done = done
@@ -132,7 +132,7 @@ class SqliteSpool:
             chunks = writer.chunks
             writer.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             writer.chunks = []
-            batch = self._insert(writer, 0)
+            batch = self._insert(writer, 0, kept)
             batch.bodies += (writer.row, data)
             batch.body_bytes += writer.size_bytes
             return
@@ -145,19 +145,22 @@ class SqliteSpool:
                 error = SpoolError("the spool is closed")
                 spill.abort()
             if error is None:
-                self._insert(writer, 1).spill_directory = spill.directory
+                self._insert(writer, 1, kept).spill_directory = spill.directory
             else:
                 self._fail(done, error)
 
         writer.finish_spill(spill, on_file)
 
-    def _insert(self, writer: SqliteWriter, is_spilled: int) -> Batch:
+    def _insert(self, writer: SqliteWriter, is_spilled: int, kept: Kept | None) -> Batch:
         shard = self._active
         batch = shard.batch or self._new_batch(shard)
         writer.row = row = shard.next_row
         shard.next_row = row + 1
         batch.mails += (row, writer.size_bytes, is_spilled, writer.queue_id, encode_envelope(writer.envelope))
         batch.writers.append(writer)
+        if kept is not None:
+            due_s = None if kept.is_held else kept.due_s
+            batch.kept += (row, due_s, int(kept.is_held), kept.attempts, encode_outcomes(kept.outcomes))
         return batch
 
     def _new_batch(self, shard: Shard) -> Batch:
@@ -364,8 +367,9 @@ class SqliteSpool:
                 self._refuse(batch.writers, batch.error)
         if batch.settled:
             shard.count -= batch.removed_count
+            refusal = batch.error if isinstance(batch.error, ShardClosedError) else None
             for settled in batch.settled:
-                settled(None)
+                settled(refusal)
             if batch.unlinks:
                 self._unlink(shard, batch.unlinks)
         for change in batch.changes:
@@ -434,12 +438,9 @@ class SqliteSpool:
         self._log.warning("spool", f"shard {shard.number:04d} holds all mail of the broken one that could be read")
 
     def on_report(self, level: str, text: str) -> None:
-        if level == "info":
-            self._log.info("spool", text)
-        elif level == "warning":
-            self._log.warning("spool", text)
-        else:
-            self._log.error("spool", text)
+        log = self._log
+        report = log.info if level == "info" else log.warning if level == "warning" else log.error
+        report("spool", text)
 
     def on_thread_end(self, error: BaseException) -> NoReturn:
         raise error

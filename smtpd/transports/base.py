@@ -40,10 +40,6 @@ class Transport(Protocol):
         """Return how many deliveries may be under way at once to this destination, now."""
         ...
 
-    def forget(self, key: str) -> None:
-        """Nothing waits for this destination any more: what is kept for it may go."""
-        ...
-
     def close(self) -> None:
         """End what is under way: each delivery gets its outcome now."""
         ...
@@ -59,9 +55,6 @@ class LocalTransport:
 
     def window(self, key: str) -> int:
         return _LOCAL_WINDOW
-
-    def forget(self, key: str) -> None:
-        pass
 
     def close(self) -> None:
         pass

@@ -45,13 +45,15 @@ _NOTIFICATIONS = {
 class Settlement:
     """`outcomes` None: the mail is removed; else it is kept until Unix time `due_s`, or held for the reason `held_text`.
 
-    `reports` are the new mails with their kind and the name of the route they are counted for ("": none)."""
+    `reports` are the new mails with their kind and the name of the route they are counted for ("": none). `is_expired`: the
+    lifetime of what was left of it is over."""
 
     outcomes: list[Outcome] | None
     due_s: float
     is_held: bool
     held_text: str
     reports: list[tuple[NewMail, str, str]]
+    is_expired: bool
 
 
 class Reports:
@@ -110,7 +112,7 @@ class Reports:
 
         def settle(original: Original | None) -> None:
             reports = [self._report(item, outcomes, told, plan.expired, original) for told in plan.told]
-            done(Settlement(plan.outcomes, due_s or 0.0, plan.is_held, plan.held_text, reports))
+            done(Settlement(plan.outcomes, due_s or 0.0, plan.is_held, plan.held_text, reports, due_s is None))
 
         if plan.told:
             self._read_original(item, settle)
@@ -124,6 +126,10 @@ class Reports:
             item.attempts += 1
             item.outcomes = outcomes
         reports = settlement.reports
+        if settlement.is_expired:
+            is_told = any(kind in (FAILURE, DOUBLE) for _, kind, _ in reports)
+            text = "held" if settlement.is_held else "returned to sender" if is_told else "nobody is told"
+            self._log.expired(item.queue_id, item.envelope.reverse_path, text)
         self._spool.settle(
             item,
             outcomes,

@@ -162,7 +162,6 @@ class ClientSession:
         if not commands:
             self.events.append(ClientEvent(ev.DONE, transmission))
             return
-        transmission.is_begun = True
         transmission.has_turn = self.mail_count == 0
         self.mail_count += 1
         limit = self.extensions.mail_limit

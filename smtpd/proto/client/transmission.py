@@ -5,7 +5,7 @@ from __future__ import annotations
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import PENDING, Outcome
 
-CONTENT_NOT = 0  # nothing of the content was handed out
+# 0: nothing of the content was handed out
 CONTENT_GIVEN = 1  # pieces come by feed()
 CONTENT_ENDED = 2  # all of it, with its end
 CONTENT_VOID = 3  # no recipient was taken: a lone dot
@@ -22,14 +22,14 @@ class Transmission:
     `attempts` and `at_s` are not filled in, `relay` is the session's). `put_off` has those of `recipients` that are deferred only
     because this transaction or connection takes no more of them, or ended before the mail had its turn (it was no connection's
     first mail, and MAIL was not answered): they may be sent again at once, and no mail is put off for ever by that.
-    `is_8bit_unannounced`: 8-bit text went to a next hop that does not offer 8BITMIME. `is_begun`: its MAIL was handed out.
+    `is_8bit_unannounced`: 8-bit text went to a next hop that does not offer 8BITMIME.
 
     What follows are the session's own: places are positions in `recipients`.
     """
 
     __slots__ = (
         "accepted", "asked", "body", "commands", "content_state", "end_bytes", "envelope", "final_count", "has_turn", "head",
-        "is_8bit_unannounced", "is_begun", "is_chunked", "needs_reset", "outcomes", "put_off", "recipients", "reply_count",
+        "is_8bit_unannounced", "is_chunked", "needs_reset", "outcomes", "put_off", "recipients", "reply_count",
         "size_bytes", "undecided",
     )  # fmt: skip
 
@@ -44,7 +44,6 @@ class Transmission:
         self.outcomes: list[Outcome] = [_UNDECIDED] * len(recipients)
         self.put_off: list[int] = []
         self.is_8bit_unannounced = False
-        self.is_begun = False
         self.undecided = len(recipients)
         self.asked: list[int] = []  # places with a RCPT
         self.commands: list[bytes] = []  # MAIL, then one RCPT for each of `asked`

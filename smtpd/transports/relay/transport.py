@@ -129,9 +129,6 @@ class RelayTransport:
             return pool.window()
         return 2 if self.is_per_domain else 10
 
-    def forget(self, key: str) -> None:
-        """Pools end by themselves when their connections have."""
-
     def close(self) -> None:
         """See Transport. Whatever comes later gets its outcome at once."""
         self._is_closed = True

@@ -1,5 +1,6 @@
 """`smtpd queue export|import`: mail moves whole, with its history, and is in one place or in both, whenever it is cut short."""
 
+import errno
 import json
 import os
 import random
@@ -13,6 +14,8 @@ from gateway import PROGRAM, wait_until
 from queue_desk import Desk, fill
 from queue_rig import deferred, delivered, envelope_of, put, put_all
 
+from smtpd.control import folder
+from smtpd.control.stored import StoredMail
 from smtpd.mail.outcome import Outcome
 from smtpd.spool.base import SpoolItem
 
@@ -137,11 +140,8 @@ def test_what_is_no_whole_mail_is_not_imported(desk: Desk, there: Desk, tmp_path
 
 
 def test_hostile_ids_are_no_names_of_files(tmp_path: Path) -> None:
-    from smtpd.control.folder import MailFile
-    from smtpd.control.stored import StoredMail
-
     with pytest.raises(OSError, match="can't be the name"):
-        MailFile(str(tmp_path), StoredMail(1, "../evil", "", [], 0, 0, 0.0, False, b""))
+        folder.MailFile(str(tmp_path), StoredMail(1, "../evil", "", [], 0, 0, 0.0, False, b""))
 
 
 def run_until_killed(desk: Desk, command: str, box: Path, is_time: object) -> None:
@@ -194,3 +194,61 @@ def test_killed_at_any_point_nothing_is_lost(desk: Desk, there: Desk, tmp_path: 
     repeated = len(senders(there)) - count
     print(f"{repeated} of {count} came twice", file=sys.stderr)
     assert 0 <= repeated <= 2 * 51
+
+
+@both
+def test_one_mail_that_can_not_be_read_keeps_no_other_from_export(desk: Desk, tmp_path: Path, is_running: bool) -> None:
+    items = put_all(desk.rig, [envelope_of(b"s@example.com", b"a@example.org")] * 5)
+    [large] = put_all(desk.rig, [envelope_of(b"s@example.com", b"a@example.org")], LARGE)
+    [cut] = put_all(desk.rig, [envelope_of(b"s@example.com", b"a@example.org")], LARGE)
+    settle_all(desk, [*items, large, cut])
+    spill = Path(desk.rig.spool.shards[0].spill_directory)
+    (spill / large.queue_id).unlink()
+    (spill / cut.queue_id).write_bytes(b"cut")
+    desk.rig.query(lambda connection: connection.execute("DELETE FROM body WHERE id = ?", (items[2].row,)).fetchall())
+    open_or_close(desk, is_running)
+    bad = {items[2].queue_id, large.queue_id, cut.queue_id}
+    done = desk.run("export", "--json", str(tmp_path / "box"))
+    assert done.exit_code == 75
+    assert set(json.loads(done.stdout)["exported_ids"]) == {item.queue_id for item in items} - bad
+    assert all(queue_id in done.stderr for queue_id in bad)
+    assert {mail["queue_id"] for mail in desk.list_json()} == bad
+    assert {path.stem for path in (tmp_path / "box").glob("*.json")}.isdisjoint(bad)
+
+
+@both
+def test_an_import_goes_on_behind_a_bad_file(desk: Desk, there: Desk, tmp_path: Path, is_running: bool) -> None:
+    box = tmp_path / "box"
+    settle_all(desk, put_all(desk.rig, [envelope_of(b"s@example.com", b"a@example.org")] * 60))
+    desk.rig.close()
+    desk.run_json("export", str(box))
+    first, second = sorted(box.glob("*.json"))[:2]
+    first.write_text("{")
+    second.write_text(second.read_text().replace('"format": 1', '"format": 2'))
+    open_or_close(there, is_running)
+    done = there.run("import", str(box))
+    assert (done.exit_code, done.stdout) == (75, "58 mails imported\n")
+    assert sorted(box.glob("*.json")) == [first, second]
+
+
+def test_what_fails_at_the_end_of_a_file_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = folder.MailFile(str(tmp_path), StoredMail(1, "ABC", "", [], 1, 0, 0.0, False, b""))
+    file.write(b"x")
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        file.finish()
+    file.abandon()
+    assert folder.queue_ids(str(tmp_path)) == []
+
+
+def test_a_new_directory_is_made_durable_in_those_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    monkeypatch.setattr(folder, "sync_directory", synced.append)
+    folder.make(str(tmp_path / "new" / "box"))
+    assert sorted(synced) == [str(tmp_path), str(tmp_path / "new")]
+    folder.make(str(tmp_path / "new" / "box"))
+    assert len(synced) == 2

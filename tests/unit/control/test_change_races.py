@@ -2,13 +2,14 @@
 
 import random
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from delivery_rig import FakeLog, FakeTransport, defer
 from gateway import wait_until
-from queue_rig import QueueRig, envelope_of, put_all
+from queue_rig import QueueRig, deferred, envelope_of, put, put_all
 
 from smtpd.control.commander import QueueCommander
 from smtpd.control.filter import Filter
@@ -27,7 +28,7 @@ class Works:
         self.transport = FakeTransport()
         self.transport.is_slow = True
         self.transport.answer = defer()
-        monkeypatch.setattr(scheduler_module, "_make_transport", lambda *_: self.transport)
+        monkeypatch.setattr(scheduler_module, "make_transport", lambda *_: self.transport)
         self.rig = QueueRig(folder)
         settings = Settings(
             hostname="mx.example.net",
@@ -110,3 +111,21 @@ def test_mail_that_is_flushed_is_tried_at_once(works: Works) -> None:
     assert sorted(works.commander().change("flush", Filter()).results.changed) == sorted(ids)
     wait_until("they are tried", lambda: works.rig.call(lambda: len(works.transport.tried)) == tried + 5, 30)
     wait_until("the figures are right", lambda: works.rig.call(works.tallies) == (0, 0, 5, 0), 30)
+
+
+@pytest.mark.parametrize("action", ["hold", "delete", "requeue"])
+def test_mail_behind_a_hung_next_hop_is_changed_at_once(works: Works, action: str) -> None:
+    hung = works.accept(8)  # as many as there may be
+    fresh = works.accept(3)
+    late = put(works.rig, envelope_of(b"s@example.com", b"a@example.org"), [deferred()], due_s=time.time())
+    works.rig.run_until(lambda: works.scheduler._claimed_count == 1)
+    works.rig.serve()
+    results = works.commander().change(action, Filter(state="active")).results
+    assert sorted(results.changed) == sorted([*fresh, late.queue_id])
+    assert (sorted(results.under_way), results.busy) == (sorted(hung), [])
+    states = works.states()
+    if action == "hold":
+        assert {states[queue_id] for queue_id in results.changed} == {"hold"}
+    elif action == "delete":
+        assert set(states) == set(hung)
+    assert len(works.transport.tried) == 8

@@ -87,6 +87,23 @@ def test_endless_lines_are_shown_in_part() -> None:
     assert follower.from_client(b"\n")
 
 
+@pytest.mark.parametrize("cut", [1, 1000, 4096, 4097, 5000, 1 << 20])
+@pytest.mark.parametrize("before", [b"AUTH PLAIN ", b"AUTH LOGIN\r\n", b"DATA ", b"BDAT 5", b"X"])
+def test_the_rest_of_an_endless_line_is_not_shown(before: bytes, cut: int) -> None:
+    turns = [("C", before)]
+    if before.endswith(b"\n"):
+        turns.append(("S", b"334 VXNlcg==\r\n"))
+    turns += [
+        ("C", b"A" * 9000 + b"secret" * 900 + b"\r\n"),
+        ("S", b"500 too long\r\n"),
+        ("C", b"NOOP\r\n"),
+        ("S", b"250 ok\r\n"),
+    ]
+    shown = show(turns, cut=cut)
+    assert not any("secret" in line for line in shown)
+    assert shown[-3:] == ["S 500 too long", "C NOOP", "S 250 ok"]
+
+
 @given(st.lists(st.binary(max_size=30), max_size=8), st.integers(1, 20))
 def test_the_content_never_leaks(pieces: list[bytes], cut: int) -> None:
     text = b"\r\n".join(b"secret" + piece.replace(b"\r", b"").replace(b"\n", b"") for piece in pieces)

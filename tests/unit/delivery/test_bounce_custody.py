@@ -49,7 +49,7 @@ class Post:
     """A scheduler on the spool of `rig`."""
 
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch, transport: Watching, **bounce: Any) -> None:
-        monkeypatch.setattr(scheduler_module, "_make_transport", lambda *_: transport)
+        monkeypatch.setattr(scheduler_module, "make_transport", lambda *_: transport)
         settings = Settings(
             hostname="mx.example.net",
             route=[RouteSettings(domains=["*"], transport="discard", name="all")],

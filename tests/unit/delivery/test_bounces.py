@@ -18,6 +18,7 @@ from smtpd.mail.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTI
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome, decode_outcomes, encode_outcomes, soften
 from smtpd.settings import BounceSettings, RouteSettings
 from smtpd.spool.base import Body
+from smtpd.spool.change import DELETE, HOLD, REQUEUE
 
 SAID = "host mx.example.org[192.0.2.1]:25 said: 550 5.1.1 no such user"
 MakeBench = Callable[..., Bench]
@@ -495,3 +496,54 @@ def test_boundaries_are_never_the_same(make_bench: MakeBench) -> None:
     bench.send()
     first, second = (email.message_from_bytes(row.body).get_boundary() for row in reports(bench))
     assert first != second
+
+
+@pytest.mark.parametrize("action", [HOLD, REQUEUE, DELETE])
+def test_a_success_is_told_whatever_a_queue_command_wants(make_bench: MakeBench, action: str) -> None:
+    bench = make_bench()
+    transport = bench.transports["first"]
+    transport.answer, transport.is_slow = deliver, True
+    row = bench.send(notify=[NOTIFY_SUCCESS])
+    bench.scheduler.wishes.wish([row.item.queue_id], action)
+    transport.finish()
+    assert is_gone(bench, row)
+    assert len(reports(bench)) == 1
+
+
+@pytest.mark.parametrize("action", [HOLD, REQUEUE])
+def test_a_delay_is_told_once_whatever_a_queue_command_wants(make_bench: MakeBench, action: str) -> None:
+    bench = make_bench(delay_warning=1.0)
+    transport = bench.transports["first"]
+    transport.answer, transport.is_slow = defer(), True
+    row = bench.send()
+    bench.loop.advance(10)
+    transport.finish()
+    assert len(reports(bench)) == 1
+    bench.loop.advance(400)
+    bench.scheduler.wishes.wish([row.item.queue_id], action)
+    transport.finish()
+    assert row.outcomes is not None
+    assert row.outcomes[0].is_warned
+    row.is_held, row.due_s = False, bench.loop.wall_s
+    bench.loop.advance(10)
+    transport.finish()
+    assert len(reports(bench)) == 1
+
+
+@pytest.mark.parametrize(
+    ("bounce", "notify", "text"),
+    [
+        ({}, [], "returned to sender"),
+        ({"enabled": False}, [], "held"),
+        ({}, [NOTIFY_NEVER], "nobody is told"),
+    ],
+)
+def test_the_end_of_a_lifetime_has_a_line_of_its_own(
+    make_bench: MakeBench, bounce: dict[str, Any], notify: list[int], text: str
+) -> None:
+    bench = make_bench(**bounce)
+    bench.transports["first"].answer = defer()
+    row = bench.send(notify=notify)
+    assert bench.log.named("expired") == []
+    bench.loop.advance(4000)
+    assert bench.log.named("expired") == [(row.item.queue_id, b"s@example.com", text)]

@@ -78,33 +78,47 @@ def test_a_requeue_during_delivery_starts_anew_with_what_is_left(bench: Bench) -
     assert row.due_s <= bench.loop.wall_s
 
 
-@pytest.mark.parametrize(("action", "is_left"), [(HOLD, True), (DELETE, False)])
-def test_mail_that_waits_for_its_turn_is_not_tried_any_more(monkeypatch: pytest.MonkeyPatch, action: str, is_left: bool) -> None:
+@pytest.mark.parametrize("action", [HOLD, DELETE, REQUEUE])
+@pytest.mark.parametrize("is_claimed", [False, True])
+def test_mail_that_waits_for_its_turn_goes_back_at_once(monkeypatch: pytest.MonkeyPatch, action: str, is_claimed: bool) -> None:
     bench = Bench(monkeypatch, concurrency=1)
     bench.scheduler.start()
     first = send_slowly(bench)
-    second = bench.send()
-    bench.scheduler.wishes.wish([second.item.queue_id], action)
+    paths = (b"a@example.org", b"b@example.net")
+    if is_claimed:
+        second = bench.store(*paths, due_s=bench.loop.wall_s)
+        bench.loop.advance(1)
+    else:
+        second = bench.send(*paths)
+    third = bench.send()
+    assert bench.scheduler.wishes.wish([first.item.queue_id, second.item.queue_id], action) == {first.item.queue_id}
+    assert second.due_s is not None  # the spool may change it now
+    assert second.due_s > bench.loop.wall_s
+    assert [messages(bench, state) for state in ("active", "deferred", "held")] == [3, 0, 0]
+    assert bench.scheduler.wishes.pending == {first.item.queue_id: action}
+    second.due_s = None
     bench.transports["first"].finish()
     bench.loop.run_ready()
-    assert [queue_id for queue_id, _, _ in bench.transports["first"].tried] == [first.item.queue_id]
-    assert (second.item.row in bench.spool.rows) == is_left
-    if is_left:
-        assert (second.is_held, second.due_s) == (True, None)
-        assert messages(bench, "held") == 1
+    assert [queue_id for queue_id, _, _ in bench.transports["first"].tried] == [first.item.queue_id, third.item.queue_id]
+    assert bench.transports["second"].tried == []
+    bench.transports["first"].finish()
+    assert bench.scheduler._body_bytes == 0
+    assert bench.scheduler._claimed_count == 0
 
 
-def test_a_wish_for_mail_that_waits_is_done_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wish_for_what_waits_of_a_mail_at_work_is_done_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(monkeypatch, concurrency=1)
     bench.scheduler.start()
-    send_slowly(bench)
-    second = bench.send()
-    bench.scheduler.wishes.wish([second.item.queue_id], HOLD)
+    bench.transports["first"].answer = defer()
+    bench.transports["first"].is_slow = True
+    mail = bench.send(b"a@example.org", b"b@example.net")
+    assert bench.scheduler.wishes.wish([mail.item.queue_id], HOLD) == {mail.item.queue_id}
     drained: list[bool] = []
     bench.scheduler.drain(lambda: drained.append(True))
-    assert second.is_held
+    assert bench.transports["second"].tried == []
     assert drained == []
     bench.transports["first"].finish()
+    assert mail.is_held
     assert drained == [True]
 
 

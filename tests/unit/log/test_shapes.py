@@ -77,6 +77,7 @@ def every_event(shape: Shape) -> list[str]:
         shape.message(WARNING, "smtpd", "no descriptors", {"limit": 1024, "who": "a b"}),
         shape.message(ERROR, "spool", "shard 0003 is broken", {}),
         shape.reported(QID, "sender non-delivery notification", QID + "2"),
+        shape.expired(QID, b"a@example.com", "returned to sender"),
     ]
 
 
@@ -109,6 +110,7 @@ def test_postfix_lines() -> None:
         at + "smtpd" + ends + "warning: no descriptors limit=1024 who=a b",
         at + "spool" + ends + "error: shard 0003 is broken",
         at + "bounce" + ends + QID + ": sender non-delivery notification: " + QID + "2",
+        at + "qmgr" + ends + QID + ": from=<a@example.com>, status=expired, returned to sender",
     ]
 
 
@@ -151,6 +153,7 @@ def test_json_fields() -> None:
         "proto": "SMTP",
         "helo": "host.example",
     }
+    assert (records[-1]["event"], records[-1]["from"], records[-1]["status"]) == ("expired", "a@example.com", "expired")
     assert (records[18]["level"], records[18]["limit"], records[18]["who"]) == ("warning", 1024, "a b")
     assert records[15]["rcpt_count"] == 2
     assert records[15]["rcpt_ok"] == 0

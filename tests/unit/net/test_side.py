@@ -64,7 +64,7 @@ def test_thread_starts_with_the_first_question(rig):
     rig.ask(lambda: twice(21))
     assert threading.active_count() == before + 1
     assert rig.until_answers(1) == [(42, None)]
-    assert rig.side.open_count == 0
+    assert not rig.side._open
 
 
 def test_many_questions_are_all_answered(rig):
@@ -140,7 +140,7 @@ def test_no_more_than_allowed_run_and_wait(rig):
     gate.append(True)
     assert rig.until_answers(5)[1:] == [(None, None)] * 4
     assert max(peak) == 2
-    assert rig.side.open_count == 0
+    assert not rig.side._open
 
 
 @pytest.mark.parametrize("rig", [{"max_running": 1}], indirect=True)

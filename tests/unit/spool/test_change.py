@@ -7,10 +7,14 @@ import pytest
 from queue_rig import deferred, delivered, envelope_of, put, put_all
 from spool_rig import Rig
 
-from smtpd.errors import SpoolError
-from smtpd.mail.outcome import DEFERRED, UNDELIVERABLE, Outcome
-from smtpd.spool import query
+from smtpd.errors import ShardClosedError, SpoolError
+from smtpd.mail.envelope import encode_envelope
+from smtpd.mail.outcome import DEFERRED, UNDELIVERABLE, Outcome, encode_outcomes
+from smtpd.mail.queue_id import QueueIdMaker
+from smtpd.spool import lock, query
+from smtpd.spool.batch import Batch
 from smtpd.spool.change import DELETE, FLUSH, HOLD, LEASE, RELEASE, REQUEUE, Change
+from smtpd.spool.database import ShardDatabase
 from smtpd.spool.query import Narrowing
 
 
@@ -167,3 +171,74 @@ def test_searches_look_at_a_span_and_go_on(tmp_path: Path) -> None:
             after_row = page.last_row
         assert found == [item.queue_id for item in items[9::10]]
         assert pages >= 3
+
+
+def test_held_mail_that_is_handed_out_is_nobody_elses(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        [item, other] = [put(rig, envelope_of(b"", b"a@example.org"), [deferred()], is_held=True) for _ in range(2)]
+        assert changed_ids(change(rig, LEASE, item.queue_id)) == [item.queue_id]
+        for action in (DELETE, RELEASE, REQUEUE, HOLD, LEASE):
+            assert change(rig, action, item.queue_id).leased == [item.queue_id]
+        rig.settle(item, [deferred()], 0.0, True)  # given back
+        assert changed_ids(change(rig, LEASE, item.queue_id)) == [item.queue_id]
+        rig.settle(item)
+        assert rig.spool.shards[0].count == 1
+        assert changed_ids(change(rig, DELETE)) == [other.queue_id]
+        assert rig.spool.shards[0].count == 0
+
+
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_lease_that_was_rolled_back_leases_nothing(tmp_path: Path, is_held: bool) -> None:
+    with Rig(tmp_path) as rig:
+        if is_held:
+            put(rig, envelope_of(b"", b"a@example.org"), [deferred()], is_held=True)
+        else:
+            put(rig, envelope_of(b"", b"a@example.org"))
+    database = ShardDatabase(f"{tmp_path}/shards/0000")  # what was leased before it is recovered
+    try:
+        batch = Batch()
+        batch.changes.append(Change(LEASE, 0, Narrowing(), lambda mail: True, lambda change: None))
+        batch.ceiling_us = 1 << 70  # no number for SQLite, after all else
+        with pytest.raises(OverflowError):
+            database.commit(batch)
+        again = Batch()
+        again.changes.append(Change(DELETE, 0, Narrowing(), lambda mail: True, lambda change: None))
+        database.commit(again)
+        assert (len(again.changes[0].changed), again.changes[0].leased) == (1, [])
+    finally:
+        database.abandon()
+
+
+def test_what_is_asked_of_a_shard_that_was_given_back_is_refused(tmp_path: Path) -> None:
+    with Rig(tmp_path) as rig:
+        rig.run_until(lambda: rig.spool._adoption_timer is not None)  # its first look for orphans is over
+        directory = lock.new_shard_directory(rig.path)
+        held_lock = lock.ShardLock(directory)
+        database = ShardDatabase(directory)
+        batch = Batch()
+        batch.mails += (1, 3, 0, QueueIdMaker(1, 7, 0).next_id(), encode_envelope(envelope_of(b"", b"a@example.org")))
+        batch.bodies += (1, b"x\r\n")
+        batch.kept += (1, 4e9, 0, 1, encode_outcomes([deferred()]))
+        database.commit(batch)
+        database.close()
+        held_lock.release()
+        rig.spool._look_for_orphans()
+        rig.run_until(lambda: len(rig.spool.shards) == 2)
+        orphan = rig.spool.shards[1]
+        done: list[Change] = []
+        for action in (DELETE, HOLD):  # the second reaches a shard that is empty and closed
+            rig.spool.change(orphan, Change(action, 0, Narrowing(), lambda mail: True, done.append))
+            rig.run_until(lambda: orphan not in rig.spool.shards and len(done) > 0)
+        bodies: list[Any] = []
+        errors: list[Any] = []
+        item = put(rig, envelope_of(b"", b"a@example.org"))
+        item.shard, item.body = orphan, None
+        rig.spool.open_body(item, lambda body, error: bodies.append((body, error)))
+        rig.spool.settle(item, None, 0.0, False, errors.append)
+        rig.run_until(lambda: len(done) == 2 and bool(bodies) and bool(errors))
+        assert len(done[0].changed) == 1
+        assert isinstance(done[1].error, ShardClosedError)
+        assert isinstance(errors[0], ShardClosedError)
+        assert bodies[0][0] is None
+        rig.wait_for_thread()  # it is still there
+        assert not [text for level, text in rig.reports if level == "error"]
