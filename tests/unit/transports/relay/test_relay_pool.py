@@ -126,13 +126,17 @@ def test_a_mail_on_a_stale_connection_goes_over_a_new_one_without_counting(
 
 def test_when_one_kept_connection_is_stale_the_others_are_not_tried_either(rig: RelayRig, hop: NextHop) -> None:
     transport = rig.make(hop.name)
-    rig.await_done(*[rig.send(transport) for _ in range(3)])
+    for _ in range(100):  # until two connections were open at once: a quick next hop may need one only
+        rig.await_done(*[rig.send(transport) for _ in range(5)])
+        if hop.connections > 1:
+            break
     assert hop.connections > 1
+    before = hop.count("mail")
     hop.on["mail"] = [next_hop.close]
     sent = rig.send(transport)
     rig.await_done(sent)
     assert sent.statuses == [DELIVERED]
-    assert hop.count("mail") == 3 + 2
+    assert hop.count("mail") == before + 2
 
 
 def test_a_mail_is_sent_again_only_once_that_way(rig: RelayRig, hop: NextHop) -> None:
