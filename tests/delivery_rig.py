@@ -218,6 +218,7 @@ class FakeTransport(LocalTransport):
     def __init__(self) -> None:
         self.answer: Callable[[bytes], Outcome] = lambda path: Outcome(DELIVERED, 250, "2.0.0", "ok", "fake")
         self.is_slow = False
+        self.room = 1000
         self.tried: list[tuple[str, list[int], bytes | None]] = []
         self.waiting: deque[Callable[[], None]] = deque()
 
@@ -228,6 +229,9 @@ class FakeTransport(LocalTransport):
             self.waiting.append(lambda: done(outcomes, 0.0))
         else:
             done(outcomes, 0.0)
+
+    def window(self, key: str) -> int:
+        return self.room
 
     def finish(self, count: int = 1) -> None:
         for _ in range(count):

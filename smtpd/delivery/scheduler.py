@@ -47,6 +47,7 @@ _WAITING_MAX = 10_000  # accepted mails that wait in memory, about 1 KiB each wi
 _DESTINATION_WAITING_MAX = 2500  # of them for one destination
 _CLAIMED_WAITING_MAX = 500  # mails behind which claimed mail doesn't wait in memory
 _CLAIMED_MAX = 2000  # mails claimed and not finished
+_SHARE_OF_ROOM = 8
 _COME_BACK_S = (1.0, 60.0)  # when mail that found no room is looked at again: bounds of what the pace so far suggests
 _LOOK_FAR_S = 60.0  # between looks for mail that is due too far ahead, behind others whose time is right
 _BLOCKED_PAUSE_S = 0.25  # between claims that bring only mail for which there is no room
@@ -143,7 +144,7 @@ class Scheduler:
             destination = share.destination
             if destination is None or destination.lane.is_suspended:
                 self._launch(share, now_s)
-            elif body is not None and self._has_room(destination):
+            elif body is not None and not destination.waiting and self._has_room(destination):
                 self._charge(share, size_bytes)
                 self._launch(share, now_s)
             else:
@@ -171,17 +172,18 @@ class Scheduler:
         return None if route is None else self._lane_of[route].destination_for(domain, now_s)
 
     def _has_room(self, destination: Destination) -> bool:
-        """Whether a mail that just came may start at once: nobody waits before it, and there is room."""
-        return (
-            not destination.waiting
-            and self._in_flight < self._concurrency
-            and destination.in_flight < destination.lane.transport.window(destination.key)
+        """Whether one more may be under way. The first of each destination always may: those who hang hold up nobody else."""
+        in_flight = destination.in_flight
+        return (not in_flight or self._in_flight < self._concurrency) and in_flight < destination.lane.transport.window(
+            destination.key
         )
 
     def _wait(self, share: Share, destination: Destination, size_bytes: int) -> None:
         """Queue a share, with its body if memory allows; when too much waits already, send the mail back to the spool."""
         attempt = share.attempt
-        most = _CLAIMED_WAITING_MAX if attempt.is_claimed else _DESTINATION_WAITING_MAX
+        most = _DESTINATION_WAITING_MAX
+        if attempt.is_claimed:  # no more than a share of what is left, so that there is always room for other destinations' mail
+            most = min(_CLAIMED_WAITING_MAX, max(1, (_CLAIMED_MAX - self._claimed_count + 1) // _SHARE_OF_ROOM))
         if len(destination.waiting) >= most or self._waiting_count >= _WAITING_MAX:
             if len(attempt.shares) == 1:
                 self._give_back(attempt, destination)
@@ -338,7 +340,7 @@ class Scheduler:
         now_s = time.time()
         runnable = self._runnable
         blocked = 0
-        while left and blocked < len(runnable) and self._in_flight < self._concurrency:
+        while left and blocked < len(runnable):
             destination = runnable.popleft()
             if not destination.waiting:
                 destination.is_listed = False
@@ -363,7 +365,7 @@ class Scheduler:
         lane = destination.lane
         if lane.is_suspended:
             return True  # its answer is that
-        if destination.in_flight >= lane.transport.window(destination.key):
+        if not self._has_room(destination):
             return False
         item = share.attempt.item
         if item.body is None and not item.is_spilled and lane.transport.needs_body:

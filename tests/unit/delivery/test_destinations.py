@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from delivery_rig import Bench
 
+from smtpd.delivery import scheduler as scheduler_module
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
@@ -294,3 +295,28 @@ def test_connections_that_were_kept_are_closed_when_all_is_done(make: Callable[.
     assert drained == [True]
     assert bench.mx.is_closed
     assert bench.to_store.is_closed
+
+
+def test_a_destination_has_its_first_delivery_however_many_hang_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(monkeypatch, concurrency=2)
+    hung, good = bench.transports["first"], bench.transports["second"]
+    hung.is_slow = True
+    for _ in range(5):
+        bench.send(b"a@example.org")
+    for _ in range(3):
+        bench.send(b"b@example.net")
+    assert (len(hung.tried), len(good.tried)) == (2, 3)
+
+
+def test_due_mail_is_claimed_behind_backlogs_of_destinations_that_hang(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduler_module, "_CLAIMED_MAX", 40)
+    bench = Bench(monkeypatch)
+    bench.transports["first"].is_slow = True
+    bench.transports["first"].room = 10
+    for _ in range(150):
+        bench.store(b"a@example.org", due_s=bench.loop.wall_s - 100)
+    late = bench.store(b"b@example.net", due_s=bench.loop.wall_s - 1)
+    bench.scheduler.start()
+    bench.loop.advance(30.0)
+    assert late.item.row not in bench.spool.rows
+    assert len(bench.transports["first"].tried) == 10

@@ -82,6 +82,7 @@ def test_a_requeue_during_delivery_starts_anew_with_what_is_left(bench: Bench) -
 @pytest.mark.parametrize("is_claimed", [False, True])
 def test_mail_that_waits_for_its_turn_goes_back_at_once(monkeypatch: pytest.MonkeyPatch, action: str, is_claimed: bool) -> None:
     bench = Bench(monkeypatch, concurrency=1)
+    bench.transports["second"].room = 0
     bench.scheduler.start()
     first = send_slowly(bench)
     paths = (b"a@example.org", b"b@example.net")
@@ -111,6 +112,7 @@ def test_a_wish_for_what_waits_of_a_mail_at_work_is_done_before_the_end(monkeypa
     bench.scheduler.start()
     bench.transports["first"].answer = defer()
     bench.transports["first"].is_slow = True
+    bench.transports["second"].room = 0
     mail = bench.send(b"a@example.org", b"b@example.net")
     assert bench.scheduler.wishes.wish([mail.item.queue_id], HOLD) == {mail.item.queue_id}
     drained: list[bool] = []
