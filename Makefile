@@ -25,7 +25,7 @@ $(VENV)/.tools: $(VENV)/.python
 
 # The dependencies and the command, and the extensions for this Python; again when either changed.
 $(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
-	@$(PIP) --no-build-isolation -e .
+	@$(PIP) --no-build-isolation -e '.[dns]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.built

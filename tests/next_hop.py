@@ -1,8 +1,8 @@
 """A next hop for tests: an SMTP or LMTP server in threads, told for each stage of a connection what to do there.
 
-Stages: greeting, hello, mail, rcpt, data, content (after 354, before the content is read), end, rset, quit. `on[stage]` is what
-happens there instead of the usual reply: octets to send, or one of the functions below, or a list of these for one connection or
-command after the other (None: the usual). All it does is bounded by `close`.
+Stages: greeting, hello, starttls, mail, rcpt, data, content (after 354, before the content is read), end, rset, quit.
+`on[stage]` is what happens there instead of the usual reply: octets to send, or one of the functions below, or a list of these
+for one connection or command after the other (None: the usual). All it does is bounded by `close`.
 """
 
 from __future__ import annotations
@@ -159,6 +159,8 @@ class Conversation:
                 self._end(reverse_path, recipients, content)
             elif verb == b"RSET":
                 self.stage("rset", b"250 2.0.0 Ok\r\n")
+            elif verb == b"STARTTLS":
+                self.stage("starttls", b"454 4.7.0 Not now\r\n")
             elif verb == b"QUIT":
                 self.stage("quit", b"221 2.0.0 Bye\r\n")
                 return

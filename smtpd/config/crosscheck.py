@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
 from smtpd.config.faults import quote
 from smtpd.config.read import Finding, Path
-from smtpd.net.hops import find_missing
+from smtpd.errors import TlsFileError
+from smtpd.net.hops import ANY_ADDRESSES, find_missing
+from smtpd.net.tls.contexts import client_context
 from smtpd.settings import ListenerSettings, RouteSettings, Settings
 from smtpd.settings.endpoint import Endpoint, parse_endpoint
 
@@ -135,6 +137,11 @@ class _CrossCheck:
             self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} needs a next_hop")
         elif route.transport not in ("smtp", "lmtp") and route.next_hop:
             self._fault(path + ("next_hop",), f"transport = {quote(route.transport)} takes no next_hop")
+        if route.tls_ca and route.tls == "require" and self._good(path + ("tls_ca",)):
+            try:
+                client_context(True, route.tls_ca)
+            except TlsFileError as error:
+                self._fault(path + ("tls_ca",), str(error))
         for key in ("tls_name", "tls_ca"):
             if getattr(route, key) and route.tls != "require":
                 self._warn(
@@ -153,6 +160,11 @@ class _CrossCheck:
     def _no_loop(self, path: Path, next_hops: list[str]) -> None:
         """A next hop that is one of our own listeners would send mail round in circles."""
         own = {str(endpoint): listener for _, listener, endpoint in self._endpoints()}
+        for _, listener, endpoint in self._endpoints():
+            if not endpoint.is_unix:
+                names = {complete(self.settings).hostname, "localhost"} if endpoint.host in ANY_ADDRESSES else set()
+                names |= {"localhost"} if endpoint.is_local else set()
+                own.update({f"{name}:{endpoint.port}": listener for name in names})
         for hop in next_hops:
             if hop in own:
                 self._fault(

@@ -39,7 +39,10 @@ def _next_hop(text: str) -> str:
     if not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ValueError(f"{quote(text)}: the port is not a number from 1 to 65535")
     if host.startswith("[") or host.replace(".", "").isdigit():
-        parse_endpoint(text)
+        try:
+            parse_endpoint(text)
+        except ValueError:
+            raise ValueError(f"{quote(text)} has no valid IP address before its port") from None
         return text
     return f"{normal_host(host)}:{int(port)}"
 

@@ -43,8 +43,16 @@ class ExportAnswer:
     then {"done": ids} is awaited, and {"results"} follow when those are removed."""
 
     def __init__(
-        self, client: ExportClient, loop: Loop, spool: Spool, files: FilesThread | None, leases: Leases, wanted: Filter
+        self,
+        client: ExportClient,
+        loop: Loop,
+        spool: Spool,
+        files: FilesThread | None,
+        leases: Leases,
+        wanted: Filter,
+        note: Callable[[str], object],
     ) -> None:
+        self._note = note
         self._client = client
         self._spool = spool
         self._files = files
@@ -105,6 +113,7 @@ class ExportAnswer:
             waiting -= 1
             if error is None:
                 removed.append(mail.queue_id)
+                self._note(f"{mail.queue_id}: exported by command")
                 self._leases.changed(shard, [Changed(mail, None)])
             if not waiting:
                 self._tell(removed, go_on)

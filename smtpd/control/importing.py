@@ -88,7 +88,8 @@ class ImportAnswer:
     """Takes mail after mail from `client`: {"stored"}, {"content"}..., {"end"}. Each is acknowledged as {"imported": [old id, new
     id]} when it is durable; an {"end"} with no mail before it ends it all, as does a failure."""
 
-    def __init__(self, client: ImportClient, spool: Spool, leases: Leases) -> None:
+    def __init__(self, client: ImportClient, spool: Spool, leases: Leases, note: Callable[[str], object]) -> None:
+        self._note = note
         self._client = client
         self._spool = spool
         self._leases = leases
@@ -134,6 +135,8 @@ class ImportAnswer:
 
     def _on_done(self, old_id: str, new_id: str, error: str) -> None:
         self._open -= 1
+        if not error:
+            self._note(f"{new_id}: imported by command, was {old_id}")
         if not self._client.is_open:
             return
         if error:

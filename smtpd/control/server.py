@@ -62,6 +62,15 @@ def _ignore(text: str) -> None:
     """Where nobody listens."""
 
 
+_DONE_WORDS = {
+    "hold": "placed on hold",
+    "release": "released from hold",
+    "requeue": "requeued",
+    "flush": "due at once",
+    "delete": "deleted",
+}
+
+
 class ControlServer:
     """`start` makes the socket, `close` removes it. `path` is where it is."""
 
@@ -252,10 +261,10 @@ class ControlClient(StreamOwner):
         elif request.do in ROUTE_REQUESTS:
             self._answer_routes(request)
         elif request.do == "export":
-            self._talk = ExportAnswer(self, server.loop, server.spool, server.files, server.leases, request.filter)
+            self._talk = ExportAnswer(self, server.loop, server.spool, server.files, server.leases, request.filter, server.note)
             self._talk.start()
         elif request.do == "import":
-            self._talk = ImportAnswer(self, server.spool, server.leases)
+            self._talk = ImportAnswer(self, server.spool, server.leases, server.note)
             self._talk.start()
         elif request.do == "transcript":
             self._start_transcript(request)
@@ -320,8 +329,8 @@ class ControlClient(StreamOwner):
 
     def _on_changed(self, action: str, page: ChangedPage, go_on: Callable[[], None]) -> None:
         done = page.results.changed + page.results.under_way
-        if done:
-            self._server.note(f"{action} by command: {' '.join(done)}")
+        for queue_id in done:  # a line each, the id first, as postsuper(1)'s: pflogsumm takes other shapes for refusals
+            self._server.note(f"{queue_id}: {_DONE_WORDS[action]} by command")
         self.send(encode_line(Line(results=page.results)), go_on)
 
     def _answer_routes(self, request: Request) -> None:

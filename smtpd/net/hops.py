@@ -11,7 +11,7 @@ import random
 import socket
 from dataclasses import dataclass, field
 
-MISSING = "the package aiodns is not installed (pip install 'smtpd[dns]')"
+MISSING = "the package aiodns is not installed, the extra `dns` (`make build` installs it)"
 ANY_ADDRESSES = ("0.0.0.0", "::")
 
 

@@ -226,7 +226,7 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
 
 
 class DnsSettings(Section, frozen=True, kw_only=True):
-    """How the names of next hops are looked up; "mx:" needs the package aiodns (`pip install 'smtpd[dns]'`)."""
+    """How the names of next hops are looked up; "mx:" needs the package aiodns, the extra `dns` (`make build` installs it)."""
 
     servers: Annotated[
         list[str],

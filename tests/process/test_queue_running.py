@@ -76,6 +76,7 @@ def test_a_suspended_route_keeps_its_mail_and_a_reload_knows_it(gateway: Gateway
     for number in range(3, 9):
         gateway.await_mails(f"u{number}")
     assert queue_json(gateway, "release", "--state", "held")["changed"] == 2
+    wait_until("the log says so", lambda: f"{ids['u1']}: released from hold by command" in gateway.log_text(), 30)
     gateway.await_mails("u0")
     gateway.await_mails("u1")
     assert gateway.mail_paths("u2") == []

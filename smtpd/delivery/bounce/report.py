@@ -156,7 +156,8 @@ def _entry_text(entry: Entry) -> str:
 
 
 def _wrap(text: str) -> list[str]:
-    lines = textwrap.wrap(text, fields.FIELD_LENGTH - 2, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    indent = "    " if text.startswith("<") else ""  # what belongs to a recipient
+    lines = textwrap.wrap(text, fields.FIELD_LENGTH - 2, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
     return [line[at : at + fields.LINE_LENGTH] for line in lines for at in range(0, len(line), fields.LINE_LENGTH)]
 
 

@@ -139,7 +139,11 @@ class Link(StreamOwner):
     def on_data(self, buffer: bytearray, start: int, end: int) -> int:
         if self._transcript is not None:
             self._transcript.received(bytes(buffer[start:end]))
-        self.session.receive(buffer, start, end)  # a stream with unsent output reads nothing, so all commands have left
+        session = self.session
+        was_asking_tls = not self.is_ready and session.timeout_kind == "tls"
+        session.receive(buffer, start, end)  # a stream with unsent output reads nothing, so all commands have left
+        if was_asking_tls and session.is_closed:
+            self._note_broken_tls()
         self._go_on()
         return end
 
@@ -161,6 +165,8 @@ class Link(StreamOwner):
         session = self.session
         if not session.is_closed:
             kind = self._awaited
+            if kind == "tls":
+                self._note_broken_tls()
             session.fail(0, "4.4.2", f"{text} while waiting for {_WAITS_FOR[kind]}" if kind else text)
         self._go_on()
 

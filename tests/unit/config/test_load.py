@@ -420,3 +420,26 @@ def test_names_of_certificates_that_nobody_checks_are_warned_of(tmp_path: pathli
     assert [warning.text for warning in examined.warnings if warning.key == "route.tls_name"] == [
         'has no effect without tls = "require" (tls = "may" takes any certificate)'
     ]
+
+
+def test_a_file_of_ca_certificates_that_cannot_be_used_is_a_fault(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "smtpd.toml"
+    path.write_text(
+        '[[listener]]\naddress = "127.0.0.1:0"\n[[route]]\ndomains = ["*"]\ntransport = "smtp"\n'
+        f'next_hop = ["192.0.2.1:25"]\ntls = "require"\ntls_ca = "{tmp_path}/none.pem"\n',
+        encoding="utf-8",
+    )
+    (fault,) = examine(str(path)).faults
+    assert (fault.line, fault.key, fault.text) == (8, "route.tls_ca", f"{tmp_path}/none.pem: No such file or directory")
+
+
+@pytest.mark.parametrize("hop", ["localhost:2625", "mx.example.org:2625", "127.0.0.1:2625"])
+def test_a_next_hop_that_is_this_gateway_by_name_is_a_fault(tmp_path: pathlib.Path, hop: str) -> None:
+    path = tmp_path / "smtpd.toml"
+    path.write_text(
+        'hostname = "mx.example.org"\n[[listener]]\naddress = "127.0.0.1:2625"\n[[listener]]\naddress = "0.0.0.0:2625"\n'
+        '[policy]\nrelay_domains = ["example.org"]\n'
+        f'[[route]]\ndomains = ["*"]\ntransport = "smtp"\nnext_hop = ["{hop}"]\n',
+        encoding="utf-8",
+    )
+    assert [fault.key for fault in examine(str(path)).faults] == ["route.next_hop"]

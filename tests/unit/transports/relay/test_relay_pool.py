@@ -9,7 +9,7 @@ from pathlib import Path
 import next_hop
 import pytest
 from name_server import NameServer
-from next_hop import NextHop
+from next_hop import Action, NextHop
 from relay_rig import LONG_S, RelayRig, Sent
 
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE
@@ -236,6 +236,15 @@ def test_a_next_hop_without_the_tls_of_one_route_is_good_for_others(rig: RelayRi
     assert deliver(rig, lax).statuses == [DELIVERED]
     refused = deliver(rig, strict).outcome
     assert (refused.status, hop.connections) == (DEFERRED, 2)  # without asking again
+
+
+@pytest.mark.parametrize("answer", [next_hop.close, next_hop.reset, b"421 4.3.2 Bye\r\n", b"220 Go\r\n250-injected\r\n"])
+def test_where_tls_is_optional_its_failure_leads_to_plain_text(rig: RelayRig, hop: NextHop, answer: Action) -> None:
+    hop.extensions.append(b"STARTTLS")
+    hop.on["starttls"] = answer
+    assert deliver(rig, rig.make(hop.name, route={"tls": "may"})).statuses == [DELIVERED]
+    assert (hop.count("starttls"), hop.connections) == (1, 2)
+    assert rig.warnings == []
 
 
 def test_a_source_address_of_the_other_kind_blames_no_next_hop(rig: RelayRig, hop: NextHop) -> None:
