@@ -12,7 +12,19 @@ _OPEN = Outcome(PENDING)
 class Delivery:
     """`left` are the places (positions in `recipients`) without an outcome. Times are monotonic seconds."""
 
-    __slots__ = ("body", "connect_s", "done", "head", "is_resent", "item", "left", "outcomes", "recipients", "started_at")
+    __slots__ = (
+        "body",
+        "connect_s",
+        "done",
+        "head",
+        "is_resent",
+        "item",
+        "left",
+        "outcomes",
+        "recipients",
+        "sent_at",
+        "started_at",
+    )
 
     def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
         self.item = item
@@ -21,6 +33,7 @@ class Delivery:
         self.done = done
         self.started_at = now
         self.head = b""  # of a body in a file, where the session has to know it
+        self.sent_at = now
         self.connect_s = 0.0
         self.is_resent = False  # a kept connection had died under it: that is no attempt
         self.left = list(range(len(recipients)))

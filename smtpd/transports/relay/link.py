@@ -95,6 +95,7 @@ class Link(StreamOwner):
             transmission = Transmission(envelope, indexes, None, body.size_bytes, delivery.head)
         self.mails += 1
         now = self._pool.loop.now
+        delivery.sent_at = now
         delivery.connect_s = max(0.0, min(now - delivery.started_at, self.idle_since - delivery.started_at))
         self._deliveries[transmission] = delivery
         self.session.send(transmission)

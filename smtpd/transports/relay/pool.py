@@ -1,10 +1,10 @@
 """The connections to one destination: opens them, gives them mails, keeps them for a while, and learns how many are good.
 
-The number grows by one with each mail that goes through while others wait, and halves with each connection that fails (additive
-increase, multiplicative decrease), up to `connections` of the route, counted for the whole host in net.hop_table; where that is
-reached, connections are let go for those who have mail and none. A next hop that fails is set aside for all workers; after a
-while one connection of one worker tries it, and mail that can go elsewhere doesn't wait for that. Several next hops are tried in
-order, or in turn. Loop thread only.
+The number grows by one with each mail that goes through while more are under way than it, and halves with each connection that
+fails (additive increase, multiplicative decrease), up to `connections` of the route, counted for the whole host in net.hop_table;
+where that is reached, connections are let go for those who have mail and none. A next hop that takes mails quickly gets a second
+one on a connection before another connection. One that fails is set aside for all workers; after a while one connection of one
+worker tries it, and mail that can go elsewhere doesn't wait for that. Several are tried in order, or in turn. Loop thread only.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FIRST_WINDOW = 5.0
 _FIRST_WINDOW_OF_MANY = 1.0  # where each domain has a pool: a hundred that hang may not take all that is to be delivered at once
+_QUICK_S = 0.05  # a next hop that takes a mail in less: better a second mail on a connection than another connection
 _PIPELINED = 2  # mails on one connection: one whose reply is due and the next behind it
 _FULL_HOST_PAUSES_S = (0.05, 0.4)  # before looking again whether the host has a connection to spare: at first, at last
 _LEAST_USE_S = 1.0  # before a connection is let go for others who have none; no less than their wish counts
@@ -56,11 +57,13 @@ class Pool:
         self.links: set[Link] = set()
         self._idle: list[Link] = []
         self._pending: deque[Delivery] = deque()
+        self._under_way = 0  # mails, pending ones too
         self._healths: list[HopHealth] = []
         self._search: Search | None = None
         self._known_until = -1.0
         self._turn = 0
         self._window = _FIRST_WINDOW_OF_MANY if transport.is_per_domain else _FIRST_WINDOW
+        self._mail_s = 1.0  # how long a mail takes, in the mean of the last ones
         self._is_waiting_for_host = False
         self._full_host_pause_s = _FULL_HOST_PAUSES_S[0]
         self._no_more_until = 0.0  # a connection was let go, which is others' for now
@@ -98,6 +101,7 @@ class Pool:
             delivery.fail(_CLOSING)
             delivery.finish()
             return
+        self._under_way += 1
         self._pending.append(delivery)
         self._serve()
 
@@ -138,6 +142,10 @@ class Pool:
                 link.quit()
         if self._is_closed or not self._pending:
             return
+        if self._mail_s < _QUICK_S:
+            self._fill_pipelines()
+            if not self._pending:
+                return
         now = self.loop.now
         if self._search is None and now >= self._known_until and not self._transport.is_fixed(self._healths):
             self._search = self._transport.find_hops(self._key, self._on_hops)
@@ -247,6 +255,7 @@ class Pool:
 
     def _fail_pending(self, outcome: Outcome) -> None:
         pending, self._pending = self._pending, deque()
+        self._under_way -= len(pending)
         for delivery in pending:
             delivery.fail(outcome)
             delivery.finish()
@@ -279,6 +288,7 @@ class Pool:
                 self._drop_idle(link.health)
                 return
         elif any(outcome.status == DELIVERED for outcome in transmission.outcomes):
+            self._mail_s += (self.loop.now - delivery.sent_at - self._mail_s) / 16
             self._note_success(link)
         elif link.health.failures:
             link.health.note_success()  # it refuses this mail, but it works
@@ -287,6 +297,7 @@ class Pool:
             self._pending.appendleft(delivery)
         self._give_work(link)
         if is_finished:
+            self._under_way -= 1
             delivery.finish()
         if not is_broken:
             self._serve()
@@ -329,7 +340,7 @@ class Pool:
     def _note_success(self, link: Link) -> None:
         link.health.note_success()
         self._failures.pop(link.health, None)
-        if self._pending and self._window < self._transport.most_connections:
+        if self._under_way > self._window and self._window < self._transport.most_connections:
             self._window += 1.0
 
     def _note_failure(self, link: Link, reason: Outcome) -> None:
