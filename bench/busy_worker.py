@@ -12,6 +12,7 @@ import tempfile
 import threading
 
 from smtpd.metrics.slab import CellIndex, Slabs
+from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import bind_listener
 from smtpd.sink.target import sink_settings
 from smtpd.worker.boot import WorkerBoot
@@ -39,6 +40,7 @@ def serve(host: str, port: int, is_busy: bool, run_dir: str) -> int:
         settings=settings,
         listeners=listeners,
         slabs=slabs,
+        hops=HopTable(),
         cells=cells,
         channel=workers,
         serves=(0,),
