@@ -48,6 +48,8 @@ _DESTINATION_WAITING_MAX = 2500  # of them for one destination
 _CLAIMED_WAITING_MAX = 500  # mails behind which claimed mail doesn't wait in memory
 _CLAIMED_MAX = 2000  # mails claimed and not finished
 _SHARE_OF_ROOM = 8
+_MEMORY_AT_WORST = 8  # times `delivery.memory` may be in bodies under way, when many destinations hang
+_FIRST_ONES = 2  # times `concurrency` may be under way, counting the first deliveries of destinations
 _COME_BACK_S = (1.0, 60.0)  # when mail that found no room is looked at again: bounds of what the pace so far suggests
 _LOOK_FAR_S = 60.0  # between looks for mail that is due too far ahead, behind others whose time is right
 _BLOCKED_PAUSE_S = 0.25  # between claims that bring only mail for which there is no room
@@ -144,7 +146,7 @@ class Scheduler:
             destination = share.destination
             if destination is None or destination.lane.is_suspended:
                 self._launch(share, now_s)
-            elif body is not None and not destination.waiting and self._has_room(destination):
+            elif body is not None and not destination.waiting and self._has_room(destination) and self._has_memory(size_bytes):
                 self._charge(share, size_bytes)
                 self._launch(share, now_s)
             else:
@@ -172,11 +174,17 @@ class Scheduler:
         return None if route is None else self._lane_of[route].destination_for(domain, now_s)
 
     def _has_room(self, destination: Destination) -> bool:
-        """Whether one more may be under way. The first of each destination always may: those who hang hold up nobody else."""
+        """Whether one more may be under way; the first of a destination also beyond the usual number, past those who hang."""
         in_flight = destination.in_flight
+        if self._in_flight >= self._concurrency * _FIRST_ONES:
+            return False
         return (not in_flight or self._in_flight < self._concurrency) and in_flight < destination.lane.transport.window(
             destination.key
         )
+
+    def _has_memory(self, size_bytes: int) -> bool:
+        """Whether one more body may be under way: those that hang must leave some to others, but not without end."""
+        return self._body_bytes + size_bytes <= self._memory_bytes * _MEMORY_AT_WORST or not self._in_flight
 
     def _wait(self, share: Share, destination: Destination, size_bytes: int) -> None:
         """Queue a share, with its body if memory allows; when too much waits already, send the mail back to the spool."""
@@ -372,8 +380,8 @@ class Scheduler:
             size_bytes = item.size_bytes
             budget = self._memory_bytes
             is_short = self._body_bytes + size_bytes > budget or destination.body_bytes + size_bytes > budget // 2
-            if is_short and destination.in_flight:
-                return False  # when something ends there is room; without anything under way there is nothing to wait for
+            if is_short and (destination.in_flight or not self._has_memory(size_bytes)):
+                return False  # when something ends there is room
             self._charge(share, size_bytes)
         return True
 

@@ -69,6 +69,7 @@ class SqliteSpool:
         self.spill_at_bytes = settings.spill_threshold
         self._touched: list[tuple[Shard, Batch]] = []
         self._shards: list[Shard] = []
+        self._far_turn = -1
         self._is_closed = False
         self._has_new_ids = False  # queue ids of new mails: their ceiling belongs to the active shard, whichever they are in
         self._adoption_timer: Timer | None = None
@@ -184,6 +185,9 @@ class SqliteSpool:
     ) -> None:
         """See base.Spool; one call asks the shard whose mail has been due longest."""
         shard = min(self._shards, key=_due_s, default=None)
+        if shard is not None and not_before_s:  # in turn: what is due too late hides behind what is due earlier
+            self._far_turn += 1
+            shard = self._shards[self._far_turn % len(self._shards)]
         if shard is None or _due_s(shard) > now_s or self._is_closed:
             done([], None)
             return

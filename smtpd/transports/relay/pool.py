@@ -364,7 +364,7 @@ class Pool:
     def _gives_way(self, link: Link) -> bool:
         """Whether it is to be let go for others, after having been of use."""
         now = self.loop.now
-        return now - link.began_at >= _LEAST_USE_S and link.health.is_begged(now)
+        return now >= self._no_more_until and now - link.began_at >= _LEAST_USE_S and link.health.is_begged(now)
 
     def _give_work(self, link: Link) -> None:
         """Let a connection have what waits, or keep it, or let it go."""
@@ -383,6 +383,11 @@ class Pool:
             if gives_way or link.health.is_begged(self.loop.now):
                 self._no_more_until = self.loop.now + _GIVEN_AWAY_S
             link.quit()
+
+
+def first_window(is_per_domain: bool) -> int:
+    """Return how many mails may be under way to a destination that nobody has sent to yet."""
+    return int(_FIRST_WINDOW_OF_MANY if is_per_domain else _FIRST_WINDOW) * _PIPELINED
 
 
 def _is_unconfirmed(transmission: Transmission) -> bool:

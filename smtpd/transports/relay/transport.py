@@ -25,7 +25,7 @@ from smtpd.spool.base import Body, SpoolItem
 from smtpd.transports.base import Done
 from smtpd.transports.relay.delivery import Delivery
 from smtpd.transports.relay.health import HopHealth
-from smtpd.transports.relay.pool import Pool
+from smtpd.transports.relay.pool import Pool, first_window
 
 _TIMEOUTS = ("connect", "greeting", "hello", "tls", "mail", "recipient", "data", "block", "end_of_data", "quit")
 _HEAD_BYTES = 64 * 1024  # of a body in a file: what the session looks through for its header
@@ -127,7 +127,7 @@ class RelayTransport:
         pool = self._pools.get(key)
         if pool is not None:
             return pool.window()
-        return 2 if self.is_per_domain else 10
+        return first_window(self.is_per_domain)
 
     def close(self) -> None:
         """See Transport. Whatever comes later gets its outcome at once."""

@@ -320,3 +320,13 @@ def test_due_mail_is_claimed_behind_backlogs_of_destinations_that_hang(monkeypat
     bench.loop.advance(30.0)
     assert late.item.row not in bench.spool.rows
     assert len(bench.transports["first"].tried) == 10
+
+
+def test_deliveries_that_hang_by_the_thousand_take_a_bounded_share_of_everything(make: Callable[..., HopsBench]) -> None:
+    bench = make(concurrency=10, memory=100_000)
+    bench.mx.hung_keys = {f"h{number}.example" for number in range(1000)}
+    for number in range(1000):
+        bench.send(b"a@h%d.example" % number, body=b"x" * 10_000)
+    assert sum(map(len, bench.mx.hanging.values())) == 20
+    assert bench.memory <= 8 * 100_000
+    assert bench.kept_bodies() == bench.memory

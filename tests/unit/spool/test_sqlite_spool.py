@@ -14,7 +14,7 @@ from spool_rig import Rig, is_whole, make_body, make_envelope
 from smtpd.errors import SpoolError
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.mail.queue_id import parse_queue_id
-from smtpd.spool import query, shrink
+from smtpd.spool import query, shrink, sqlite
 from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
@@ -273,3 +273,18 @@ def test_a_stalled_disk_delays_answers_only_and_what_waits_is_one_commit(tmp_pat
         # what was there when the thread looked, then all that came while it was stalled
         assert len(rig.commits) <= 2
         assert sum(inserted for _, inserted, _ in rig.commits) == 30
+
+
+def test_mail_due_too_far_ahead_is_found_in_every_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_ADOPTION_PERIOD_S", 0.05)
+    now_s = time.time()
+    outcomes = [Outcome(DEFERRED, 451, "4.3.0", "later", "mx", 1, now_s)]
+    with Rig(tmp_path) as first, Rig(tmp_path) as second:
+        far = second.accept(make_body(100))
+        second.settle(far, outcomes, now_s + 10 * 86_400)
+        second.close()
+        first.run_until(lambda: len(first.spool.shards) == 2)
+        first.claim_all()
+        first.settle(first.accept(make_body(100)), outcomes, now_s + 300)
+        found = [first.claim(now_s=math.inf, not_before_s=now_s + 7200) for _ in range(2)]
+    assert [item.queue_id for items in found for item in items] == [far.queue_id]
