@@ -60,8 +60,9 @@ def send_utf8(gateway: Gateway, recipient: str, content: bytes) -> None:
         assert client.data(content)[0] == 250
 
 
-def test_mails_arrive_once_each(tmp_path: Path) -> None:
-    mails = sample_mails(50)
+@pytest.mark.parametrize("count", [50, pytest.param(3000, marks=[pytest.mark.full, pytest.mark.timeout(300)])])
+def test_mails_arrive_once_each(tmp_path: Path, count: int) -> None:
+    mails = sample_mails(count)
     with keeping() as (keeper, next_hop), running_gateway(tmp_path, relay_settings(next_hop)) as gateway:
         send_mails(gateway, mails)
         await_removed(gateway, len(mails))

@@ -7,6 +7,7 @@ held. Nothing is lost.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
@@ -17,6 +18,7 @@ from relayed_mail import (
     assert_each_once,
     attempts,
     await_attempt,
+    await_removed,
     log_of,
     relay_settings,
     sample_mails,
@@ -163,3 +165,16 @@ def lmtp_gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Gat
         settings = relay_settings(sink.next_hop, "lmtp", **TIMEOUTS)
         with running_gateway(tmp_path_factory.mktemp("lmtp"), settings) as running:
             yield running, sink
+
+
+@pytest.mark.full
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("options", cases(["", "-L"], []))
+def test_3000_mails(tmp_path: Path, options: list[str]) -> None:
+    mails = sample_mails(3000)
+    with sink_hop(*options) as sink:
+        settings = relay_settings(sink.next_hop, "lmtp" if "-L" in options else "smtp")
+        with running_gateway(tmp_path, settings) as gateway:
+            send_mails(gateway, mails)
+            await_removed(gateway, len(mails), 200.0)
+        assert_each_once(sink.dumps(), mails)
