@@ -17,12 +17,21 @@ from smtpd.net.side import SideThread
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.settings.delivery import DnsSettings
 from smtpd.spool.base import Body, SpoolItem
+from smtpd.transports.relay.link import Link
 from smtpd.transports.relay.transport import RelayHost, RelayTransport
 
 PATIENCE_S = 20.0  # before a test is given up
 LONG_S = 60.0  # a timeout that isn't to come
 _TIMEOUTS = ("connect", "greeting", "hello", "tls", "mail", "recipient", "data", "block", "end_of_data", "quit")
 BODY = b"Subject: x\r\n\r\n.dot\r\ntext\r\n"
+
+
+def _links(transport: RelayTransport) -> list[Link]:
+    return [link for pool in transport._pools.values() for link in pool.links]
+
+
+def _is_free(link: Link) -> bool:
+    return link.is_ready and not link.is_quitting and not link.load and link.session.can_send
 
 
 class Sent:
@@ -111,6 +120,11 @@ class RelayRig:
 
     def await_done(self, *all_sent: Sent) -> None:
         self.run_until(lambda: all(sent.is_done for sent in all_sent))
+
+    def await_free(self, transport: RelayTransport) -> None:
+        """Until each connection of a transport, at least one, has nothing under way and waits for no reply: the next mail goes
+        over one of these. That the next hop has been told something does not mean that its answer is here."""
+        self.run_until(lambda: transport.connections and all(map(_is_free, _links(transport))))
 
     def await_closed(self, transport: RelayTransport) -> None:
         self.run_until(lambda: not transport.connections)
