@@ -121,6 +121,10 @@ class RelayRig:
     def await_done(self, *all_sent: Sent) -> None:
         self.run_until(lambda: all(sent.is_done for sent in all_sent))
 
+    def await_connected(self, transport: RelayTransport) -> None:
+        """Until our side of a transport's only connection knows that it is one."""
+        self.run_until(lambda: any(link._stream is not None for link in _links(transport)))
+
     def await_free(self, transport: RelayTransport) -> None:
         """Until each connection of a transport, at least one, has nothing under way and waits for no reply: the next mail goes
         over one of these. That the next hop has been told something does not mean that its answer is here."""

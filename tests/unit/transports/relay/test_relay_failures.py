@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import next_hop
 import pytest
 from next_hop import NextHop
-from relay_rig import BODY, RelayRig
+from relay_rig import BODY, PATIENCE_S, RelayRig
 
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE
 from smtpd.spool.base import Body
@@ -131,13 +131,13 @@ def test_silence_after_quit_holds_the_connection_no_longer_than_its_timeout(rig:
 
 
 def test_a_slow_but_living_next_hop_gets_the_full_time_for_each_reply(rig: RelayRig, hop: NextHop) -> None:
-    """Eight replies to RCPT, each in time, all together not."""
+    """Eight replies to RCPT, each in good time, all together not."""
 
     def dawdle(talk: next_hop.Conversation) -> None:
-        hop.is_over.wait(0.1)
+        hop.is_over.wait(0.2)
 
     hop.on["rcpt"] = [dawdle] * 8
-    transport = rig.make(hop.name, recipient_timeout=0.5)
+    transport = rig.make(hop.name, recipient_timeout=1.5)
     sent = rig.send(transport, *(b"u%d@example.net" % number for number in range(8)))
     rig.await_done(sent)
     assert sent.statuses == [DELIVERED] * 8
@@ -182,11 +182,19 @@ def test_a_final_reply_before_the_content_was_asked_for_is_not_believed(rig: Rel
 @pytest.mark.parametrize("stage", [*STAGES, "content"])
 @pytest.mark.parametrize("behaviour", [next_hop.close, next_hop.reset], ids=["close", "reset"])
 def test_a_connection_that_breaks_at_any_stage_defers(
-    rig: RelayRig, either_hop: NextHop, stage: str, behaviour: next_hop.Action
+    rig: RelayRig, either_hop: NextHop, stage: str, behaviour: Callable[[next_hop.Conversation], None]
 ) -> None:
-    either_hop.on[stage] = behaviour
+    is_connected = threading.Event()  # here too: else it would be the connect that fails
+
+    def behave(talk: next_hop.Conversation) -> None:
+        is_connected.wait(PATIENCE_S)
+        behaviour(talk)
+
+    either_hop.on[stage] = behave
     transport = rig.make(either_hop.name)
     sent = rig.send(transport)
+    rig.await_connected(transport)
+    is_connected.set()
     rig.await_done(sent)
     assert (sent.outcome.status, sent.outcome.dsn) == (DEFERRED, "4.4.2")
     assert "lost connection" in sent.outcome.text
