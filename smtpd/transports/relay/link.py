@@ -37,13 +37,14 @@ _WAITS_FOR = {
 
 class Link(StreamOwner):
     """`is_ready`: the next hop has answered and takes mails. `is_probe`: it had failed before, and this connection tries it.
-    `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `mails` were begun
-    on it. `began_at` (when it became ready), `deadline` and `idle_since` are monotonic seconds."""
+    `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `was_idle`: it was
+    kept for later mail, whether it had had one or not. `mails` were begun on it. `began_at` (when it became ready), `deadline` and
+    `idle_since` are monotonic seconds."""
 
     __slots__ = (
         "_blocked_bytes", "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading",
         "_pool", "_replies_due", "_stream", "_transcript", "began_at", "deadline", "health", "idle_since", "is_blameless",
-        "is_probe", "is_quitting", "is_ready", "mails", "relay", "session",
+        "is_probe", "is_quitting", "is_ready", "mails", "relay", "session", "was_idle",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, health: HopHealth, is_probe: bool) -> None:
@@ -57,6 +58,7 @@ class Link(StreamOwner):
         self.is_probe = is_probe
         self.is_quitting = False
         self.is_blameless = False
+        self.was_idle = False
         self.mails = 0
         self.began_at = self.idle_since = loop.now
         self.deadline = loop.now + pool.timeouts["greeting"]

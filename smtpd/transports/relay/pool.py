@@ -327,7 +327,7 @@ class Pool:
     def _may_resend(self, link: Link, delivery: Delivery, transmission: Transmission) -> bool:
         """Whether a kept connection had been closed by the next hop before it took anything of this mail."""
         return (
-            link.mails > 1 and not delivery.is_resent and not self._is_closed and transmission.reply_count == 0
+            (link.mails > 1 or link.was_idle) and not delivery.is_resent and not self._is_closed and transmission.reply_count == 0
             and not transmission.needs_reset
         )  # fmt: skip
 
@@ -378,6 +378,7 @@ class Pool:
             return
         is_good = self._is_fresh(link) and not gives_way and not self._is_closed and not session.is_spent
         if is_good and session.can_send:
+            link.was_idle = True
             self._idle.append(link)
         elif not is_good or not session.replies_due:  # or RSET is under way, and READY follows
             if gives_way or link.health.is_begged(self.loop.now):
