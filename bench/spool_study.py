@@ -32,9 +32,9 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool import SpoolObservers, adoption, open_spool, query, schema
-from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.sqlite import SqliteSpool
 
 SENDERS = 20  # mails on their way at once, as smtp-source -s 20

@@ -68,19 +68,6 @@ cdef Py_ssize_t _dsn_size(octets p, octets end, unsigned char code_class) noexce
 
 @cython.final
 cdef class ReplyReader:
-    cdef readonly int code
-    cdef readonly str dsn
-    cdef readonly list lines
-    cdef readonly bint is_complete
-    cdef readonly str error
-    cdef Py_ssize_t _limit
-    cdef Py_ssize_t _total  # octets of this reply so far, without the unfinished line
-    cdef bint _is_open  # a line with "-" was seen, so another one follows
-    cdef bytes _dsn_octets
-    cdef unsigned char *_held  # the unfinished line
-    cdef Py_ssize_t _held_bytes
-    cdef Py_ssize_t _held_room
-
     def __init__(self, Py_ssize_t limit_bytes=65536):
         self._limit = limit_bytes
         self.dsn = ""
@@ -95,7 +82,7 @@ cdef class ReplyReader:
     def has_partial(self):
         return self._held_bytes > 0 or self._is_open
 
-    def read(self, bytearray data not None, Py_ssize_t start, Py_ssize_t end):
+    cpdef Py_ssize_t read(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1:
         cdef octets base = <octets>PyByteArray_AS_STRING(data)
         cdef octets p
         cdef octets stop
@@ -199,17 +186,11 @@ cdef class ReplyReader:
 
 @cython.final
 cdef class BodyEncoder:
-    cdef bint _is_stuffing
-    cdef int _state
-    cdef bint _is_changed
-    cdef unsigned char *_out  # NULL: count only
-    cdef Py_ssize_t _out_bytes
-
     def __init__(self, bint is_stuffing):
         self._is_stuffing = is_stuffing
         self._state = LINE_START
 
-    def feed(self, bytes data not None):
+    cpdef bytes feed(self, bytes data):
         cdef octets start = <octets>PyBytes_AS_STRING(data)
         cdef Py_ssize_t size = PyBytes_GET_SIZE(data)
         cdef int state = self._state
@@ -225,14 +206,14 @@ cdef class BodyEncoder:
         self._scan(start, size)
         return result
 
-    def finish(self):
+    cpdef bytes finish(self):
         cdef int state = self._state
         self._state = LINE_START
         if state == LINE_START:
             return b""
         return b" \r\n" if state == AFTER_CR else b"\r\n"
 
-    cdef inline void _put(self, octets p, Py_ssize_t size) noexcept nogil:
+    cdef void _put(self, octets p, Py_ssize_t size) noexcept nogil:
         if self._out != NULL:
             memcpy(self._out + self._out_bytes, p, <size_t>size)
         self._out_bytes += size

@@ -20,7 +20,8 @@ from smtpd.mail.envelope import Envelope, Recipient
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.settings import BounceSettings, DeliverySettings, LogSettings, RouteSettings, Settings
-from smtpd.spool.base import Body, NewMail, SpoolItem
+from smtpd.spool.base import NewMail
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.spool.query import QueuedMail
 from smtpd.transports.base import Done, LocalTransport
 

@@ -12,7 +12,7 @@ from spool_rig import Rig
 from smtpd.control.server import ControlServer
 from smtpd.mail.envelope import Envelope, Recipient
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 
 def envelope_of(sender: bytes, *paths: bytes, received_at_s: float | None = None) -> Envelope:

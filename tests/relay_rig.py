@@ -16,7 +16,7 @@ from smtpd.net.resolver import Resolver
 from smtpd.net.side import SideThread
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.settings.delivery import DnsSettings
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.relay.link import Link
 from smtpd.transports.relay.transport import RelayHost, RelayTransport
 
@@ -31,7 +31,7 @@ def _links(transport: RelayTransport) -> list[Link]:
 
 
 def _is_free(link: Link) -> bool:
-    return link.is_ready and not link.is_quitting and not link.load and link.session.can_send
+    return link.is_ready and not link.is_quitting and not link.deliveries and link.session.takes_mail()
 
 
 class Sent:

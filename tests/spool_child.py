@@ -14,7 +14,7 @@ import sys
 from spool_rig import Rig, make_body
 
 from smtpd.errors import SpoolError, StartupError
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.schema import Pragmas
 
 

@@ -16,7 +16,8 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool import SpoolObservers, open_spool
-from smtpd.spool.base import NewMail, SpoolItem
+from smtpd.spool.base import NewMail
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.schema import Pragmas
 from smtpd.spool.sqlite import SqliteSpool
 

@@ -10,7 +10,8 @@ from typing import Protocol
 from smtpd.control.wire import Line, encode_line
 from smtpd.errors import SpoolError
 from smtpd.net.files import FilesThread
-from smtpd.spool.base import Body, Spool, SpoolItem, SpoolShard
+from smtpd.spool.base import Spool, SpoolShard
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.spool.query import QueuedMail
 
 PIECE_BYTES = 192 * 1024

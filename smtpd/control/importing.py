@@ -17,7 +17,8 @@ from smtpd.control.wire import Line, decode_line, encode_line
 from smtpd.delivery.wishes import Leases
 from smtpd.errors import SpoolError
 from smtpd.mail.outcome import Outcome
-from smtpd.spool.base import BodyWriter, Kept, Spool, SpoolItem
+from smtpd.spool.base import BodyWriter, Kept, Spool
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.query import ACTIVE, DEFERRED, HELD, QueuedMail
 
 Done = Callable[[str, str], None]  # new queue id or "", error text or ""

@@ -14,7 +14,7 @@ from smtpd.delivery.lane import Lane
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import NOTIFY_SUCCESS
 from smtpd.mail.outcome import DEFERRED, DELIVERED, STATUS_NAMES, Outcome, describe, soften
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 
 if TYPE_CHECKING:
     from smtpd.delivery.scheduler import Scheduler

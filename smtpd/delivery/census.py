@@ -10,7 +10,8 @@ from functools import partial
 
 from smtpd.errors import SpoolError
 from smtpd.net.loop import Loop
-from smtpd.spool.base import Spool, SpoolItem, SpoolShard
+from smtpd.spool.base import Spool, SpoolShard
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.query import HELD, QueuedMail, list_page
 
 _PAGE_MAILS = 200

@@ -33,8 +33,9 @@ from smtpd.metrics.slab import CellIndex
 from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings import Settings
-from smtpd.spool.base import Spool, SpoolItem
+from smtpd.spool.base import Spool
 from smtpd.spool.change import DELETE, HOLD
+from smtpd.spool.item import SpoolItem
 from smtpd.transports.relay.transport import RelayHost
 
 if TYPE_CHECKING:
@@ -429,7 +430,7 @@ class Scheduler:
         if outcomes is None:
             item.body = None
             self._spool.settle(item, None, 0.0, False, attempt.on_removed)
-        elif wish and not all(outcome.is_done for outcome in outcomes):
+        elif wish and not _are_done(outcomes):
             self._settle_wish(attempt, still_warned(outcomes, item.outcomes), wish)
         else:
             self._undecided_count += 1
@@ -503,6 +504,10 @@ class Scheduler:
             self.log.error("queue", f"{queue_id}: what was delivered could not be stored, it comes again: {error}")
         elif not kept_as and self.is_logging:
             self.log.removed(queue_id)
+
+
+def _are_done(outcomes: list[Outcome]) -> bool:
+    return all(outcome.is_done for outcome in outcomes)
 
 
 _FIRST = [0]  # the only recipient of most mails

@@ -9,8 +9,9 @@ from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.mail.queue_id import QueueIdMaker
-from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem
+from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail
 from smtpd.spool.change import Change
+from smtpd.spool.item import Body, SpoolItem
 
 
 class DiscardWriter:

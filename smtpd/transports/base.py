@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from smtpd.mail.outcome import Outcome
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 
 Done = Callable[[list[Outcome], float], None]
 _LOCAL_WINDOW = 200  # mails: what one batch of syncs can use

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smtpd.mail.outcome import DELIVERED, Outcome
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done, LocalTransport
 
 _OUTCOME = Outcome(DELIVERED, 0, "2.0.0", "discarded", "none")

@@ -16,7 +16,7 @@ from collections import deque
 
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.net.files import FilesThread
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done, LocalTransport
 from smtpd.transports.folders import DurableNames
 from smtpd.transports.mailbox import mailbox_of

@@ -11,7 +11,7 @@ import os
 from collections.abc import Generator, Iterator
 from itertools import combinations
 
-from smtpd.spool.base import Body
+from smtpd.spool.item import Body
 from smtpd.transports.folders import DurableNames, Folders, Mailbox
 
 PIECE_BYTES = 256 * 1024

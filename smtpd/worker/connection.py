@@ -25,7 +25,8 @@ from smtpd.proto.events import Event
 from smtpd.proto.session import Session
 from smtpd.proto.trace import received_field
 from smtpd.proto.transaction import Transaction
-from smtpd.spool.base import BodyWriter, SpoolItem
+from smtpd.spool.base import BodyWriter
+from smtpd.spool.item import SpoolItem
 from smtpd.worker.service import Service
 
 if TYPE_CHECKING:

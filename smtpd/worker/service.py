@@ -10,7 +10,8 @@ from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
 from smtpd.proto.trace import DateText
 from smtpd.settings import LimitsSettings
-from smtpd.spool.base import Spool, SpoolItem
+from smtpd.spool.base import Spool
+from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from smtpd.net.loop import Loop
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings import LogSettings
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.connection import Connection
 from smtpd.worker.service import Service

@@ -22,7 +22,7 @@ from peers import require_peer
 from spool_rig import Rig, is_whole
 
 from smtpd.spool import sqlite
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 CHILD = Path(__file__).parents[1] / "spool_child.py"
 WATCHED = "fdatasync,fsync,pwrite64,ftruncate,linkat,unlink,rename,mkdir"

@@ -19,8 +19,8 @@ from spool_rig import Rig, is_whole, make_body, make_envelope
 from smtpd.errors import SpoolFullError
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import query, shard, space
-from smtpd.spool.base import SpoolItem
 from smtpd.spool.change import DELETE, Change
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.query import Narrowing
 from smtpd.spool.schema import Pragmas
 

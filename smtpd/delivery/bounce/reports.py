@@ -27,7 +27,8 @@ from smtpd.metrics._cells import Cells
 from smtpd.metrics.slab import CellIndex
 from smtpd.net.files import FilesThread
 from smtpd.settings import Settings
-from smtpd.spool.base import Body, NewMail, Spool, SpoolItem
+from smtpd.spool.base import NewMail, Spool
+from smtpd.spool.item import Body, SpoolItem
 
 if TYPE_CHECKING:
     from smtpd.log.maillog import MailLog

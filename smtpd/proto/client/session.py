@@ -17,20 +17,9 @@ from smtpd._wire import BodyEncoder, ReplyReader
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.proto.client import events as ev
 from smtpd.proto.client import extensions as ext
-from smtpd.proto.client.awaited import (
-    CONTENT,
-    DATA,
-    END,
-    GREETING,
-    HELLO,
-    HELO,
-    LONE_DOT,
-    MAIL,
-    QUIT,
-    RCPT,
-    RSET,
-    STARTTLS,
-    TIMEOUT_KINDS,
+
+from smtpd.proto.client.awaited import (  # isort: skip
+    CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS, TIMEOUT_KINDS,
 )  # fmt: skip
 from smtpd.proto.client.commands import prepare
 from smtpd.proto.client.events import ClientEvent
@@ -120,6 +109,10 @@ class ClientSession:
     @property
     def can_send(self) -> bool:
         """A mail may be sent now: nothing is under way, or (PIPELINING) only the final reply of one."""
+        return self.takes_mail()
+
+    def takes_mail(self) -> bool:
+        """The same as `can_send`, as a call."""
         if not self._is_ready or self.is_spent or self._is_quitting or self._is_ending or self.is_closed:
             return False
         current = self._current
@@ -136,6 +129,10 @@ class ClientSession:
     @property
     def replies_due(self) -> int:
         """How many replies are awaited; when it changes, a whole one has come."""
+        return self.count_due()
+
+    def count_due(self) -> int:
+        """The same as `replies_due`, as a call."""
         current = self._current
         return len(self._expected) if current is None else len(self._expected) - current.final_count
 
@@ -156,7 +153,7 @@ class ClientSession:
 
     def send(self, transmission: Transmission) -> None:
         """Begin a transaction; only when `can_send`. DONE may follow at once, if no recipient can be asked for."""
-        if not self.can_send:
+        if not self.takes_mail():
             raise RuntimeError("session takes no mail now")
         commands = prepare(transmission, self.extensions, self.relay)
         if not commands:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from smtpd.mail.outcome import PENDING, Outcome
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done
 
 _OPEN = Outcome(PENDING)

@@ -42,8 +42,8 @@ class Link(StreamOwner):
     `idle_since` are monotonic seconds."""
 
     __slots__ = (
-        "_blocked_bytes", "_connecting", "_deliveries", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading",
-        "_pool", "_replies_due", "_stream", "_transcript", "began_at", "deadline", "health", "idle_since", "is_blameless",
+        "_blocked_bytes", "_connecting", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading", "_pool",
+        "_replies_due", "_stream", "_transcript", "began_at", "deadline", "deliveries", "health", "idle_since", "is_blameless",
         "is_probe", "is_quitting", "is_ready", "mails", "relay", "session", "was_idle",
     )  # fmt: skip
 
@@ -62,11 +62,11 @@ class Link(StreamOwner):
         self.mails = 0
         self.began_at = self.idle_since = loop.now
         self.deadline = loop.now + pool.timeouts["greeting"]
-        self._replies_due = self.session.replies_due
+        self._replies_due = self.session.count_due()
         self._blocked_bytes = 0  # of output that the next hop had not taken when the deadline was set
         self._stream: Stream | None = None
         self._transcript: Transcript | None = None
-        self._deliveries: dict[Transmission, Delivery] = {}
+        self.deliveries: dict[Transmission, Delivery] = {}
         self._is_closing = False
         self._is_handling = False
         self._file_fd = -1
@@ -79,7 +79,7 @@ class Link(StreamOwner):
     @property
     def load(self) -> int:
         """Mails under way on it."""
-        return len(self._deliveries)
+        return len(self.deliveries)
 
     @property
     def has_unsent(self) -> bool:
@@ -99,7 +99,7 @@ class Link(StreamOwner):
         now = self._pool.loop.now
         delivery.sent_at = now
         delivery.connect_s = max(0.0, min(now - delivery.started_at, self.idle_since - delivery.started_at))
-        self._deliveries[transmission] = delivery
+        self.deliveries[transmission] = delivery
         self.session.send(transmission)
         self._go_on()
 
@@ -216,8 +216,8 @@ class Link(StreamOwner):
                 continue
             self._handle(event)
         self._is_handling = False
-        if has_moved or session.replies_due != self._replies_due:  # parts of a reply buy no time
-            self._replies_due = session.replies_due
+        if has_moved or session.count_due() != self._replies_due:  # parts of a reply buy no time
+            self._replies_due = session.count_due()
             self._set_deadline()
 
     def _handle(self, event: ev.ClientEvent) -> None:
@@ -234,14 +234,14 @@ class Link(StreamOwner):
             self._pool.on_ready(self)
         elif kind == ev.WANTS_BODY:
             assert event.transmission is not None
-            self._open_file(self._deliveries[event.transmission])
+            self._open_file(self.deliveries[event.transmission])
         elif kind == ev.START_TLS:
             self._start_tls()
         elif kind == ev.CLOSED:
             self._on_session_closed(event.reason)
 
     def _finish(self, transmission: Transmission) -> None:
-        delivery = self._deliveries.pop(transmission)
+        delivery = self.deliveries.pop(transmission)
         self._close_file()
         self.idle_since = self._pool.loop.now
         self._pool.on_done(self, delivery, transmission)
@@ -271,9 +271,14 @@ class Link(StreamOwner):
         return "block" if self.has_unsent else self.session.timeout_kind
 
     def _set_deadline(self) -> None:
-        kind = self._awaited
         pool = self._pool
-        self._blocked_bytes = self._stream.buffered_bytes if self._stream is not None else 0
+        stream = self._stream
+        if stream is not None and stream.has_output:
+            kind = "block"
+            self._blocked_bytes = stream.buffered_bytes
+        else:
+            kind = self.session.timeout_kind
+            self._blocked_bytes = 0
         self.deadline = pool.loop.now + (pool.timeouts[kind] if kind else pool.idle_s)
 
     # --- TLS ---------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ class Pool:
             if link in self._idle:
                 self._idle.remove(link)
                 link.quit()
-            elif link.load or not link.is_quitting:
+            elif len(link.deliveries) or not link.is_quitting:
                 link.break_off(_CLOSING.dsn, _CLOSING.text)
         self._fail_pending(_CLOSING)
 
@@ -136,7 +136,7 @@ class Pool:
         """Give what waits to connections that are kept, then open more for it, as far as the window allows."""
         while self._pending and self._idle:
             link = self._idle.pop()
-            if self._is_fresh(link) and link.session.can_send:
+            if self._is_fresh(link) and link.session.takes_mail():
                 link.send(self._pending.popleft())
             else:
                 link.quit()
@@ -234,7 +234,7 @@ class Pool:
         for link in list(self.links):
             if not self._pending:
                 break
-            is_free = link.is_ready and link.load < _PIPELINED and link.session.can_send
+            is_free = link.is_ready and len(link.deliveries) < _PIPELINED and link.session.takes_mail()
             if is_free and self._is_fresh(link) and not self._gives_way(link):
                 link.send(self._pending.popleft())
 
@@ -287,7 +287,7 @@ class Pool:
                 self._pending.appendleft(delivery)  # on_closed goes on with it
                 self._drop_idle(link.health)
                 return
-        elif any(outcome.status == DELIVERED for outcome in transmission.outcomes):
+        elif _has_delivered(transmission.outcomes):
             self._mail_s += (self.loop.now - delivery.sent_at - self._mail_s) / 16
             self._note_success(link)
         elif link.health.failures:
@@ -372,15 +372,21 @@ class Pool:
         if session.is_closed or not link.is_ready or link.is_quitting:
             return
         gives_way = self._gives_way(link)
-        while self._pending and not gives_way and link.load < _PIPELINED and session.can_send and self._is_fresh(link):
+        while (
+            self._pending
+            and not gives_way
+            and len(link.deliveries) < _PIPELINED
+            and session.takes_mail()
+            and self._is_fresh(link)
+        ):
             link.send(self._pending.popleft())
-        if link.load or link in self._idle:
+        if len(link.deliveries) or link in self._idle:
             return
         is_good = self._is_fresh(link) and not gives_way and not self._is_closed and not session.is_spent
-        if is_good and session.can_send:
+        if is_good and session.takes_mail():
             link.was_idle = True
             self._idle.append(link)
-        elif not is_good or not session.replies_due:  # or RSET is under way, and READY follows
+        elif not is_good or not session.count_due():  # or RSET is under way, and READY follows
             if gives_way or link.health.is_begged(self.loop.now):
                 self._no_more_until = self.loop.now + _GIVEN_AWAY_S
             link.quit()
@@ -389,6 +395,13 @@ class Pool:
 def first_window(is_per_domain: bool) -> int:
     """Return how many mails may be under way to a destination that nobody has sent to yet."""
     return int(_FIRST_WINDOW_OF_MANY if is_per_domain else _FIRST_WINDOW) * _PIPELINED
+
+
+def _has_delivered(outcomes: list[Outcome]) -> bool:
+    for outcome in outcomes:  # noqa: SIM110 - no generator on the way of a mail
+        if outcome.status == DELIVERED:
+            return True
+    return False
 
 
 def _is_unconfirmed(transmission: Transmission) -> bool:

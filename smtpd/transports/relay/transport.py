@@ -21,7 +21,7 @@ from smtpd.net.tls.contexts import client_context
 from smtpd.net.transcript import Transcript
 from smtpd.proto.client.rules import ClientRules
 from smtpd.settings import DeliverySettings, RouteSettings
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done
 from smtpd.transports.relay.delivery import Delivery
 from smtpd.transports.relay.health import HopHealth

@@ -17,7 +17,7 @@ from queue_rig import deferred, delivered, envelope_of, put, put_all
 from smtpd.control import folder
 from smtpd.control.stored import StoredMail
 from smtpd.mail.outcome import Outcome
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 both = pytest.mark.parametrize("is_running", [True, False])
 LARGE = b"Subject: large\r\n\r\n" + b"0123456789" * 60_000 + b"\r\n"

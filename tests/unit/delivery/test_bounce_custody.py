@@ -19,8 +19,8 @@ from smtpd.mail.envelope import decode_envelope
 from smtpd.mail.outcome import DELIVERED, UNDELIVERABLE, Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.settings import BounceSettings, DeliverySettings, LogSettings, RouteSettings, Settings
-from smtpd.spool.base import Body, SpoolItem
 from smtpd.spool.database import ShardDatabase
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done
 
 

@@ -17,8 +17,8 @@ from smtpd.errors import SpoolError
 from smtpd.mail.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome, decode_outcomes, encode_outcomes, soften
 from smtpd.settings import BounceSettings, RouteSettings
-from smtpd.spool.base import Body
 from smtpd.spool.change import DELETE, HOLD, REQUEUE
+from smtpd.spool.item import Body
 
 SAID = "host mx.example.org[192.0.2.1]:25 said: 550 5.1.1 no such user"
 MakeBench = Callable[..., Bench]

@@ -12,7 +12,8 @@ from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
 from smtpd.mail.envelope import NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, Recipient
 from smtpd.settings import RouteSettings
-from smtpd.spool.base import Spool, SpoolItem
+from smtpd.spool.base import Spool
+from smtpd.spool.item import SpoolItem
 
 
 def route(domain: str, bcc: str = "") -> RouteSettings:

@@ -14,7 +14,7 @@ from smtpd.delivery.scheduler import Scheduler
 from smtpd.mail.outcome import Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.settings import DeliverySettings, RouteSettings, Settings
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 
 def make_scheduler(rig: Rig, root: Path) -> Scheduler:

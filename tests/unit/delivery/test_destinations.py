@@ -15,7 +15,7 @@ from smtpd.delivery.scheduler import Scheduler
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.settings import RouteSettings
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done, LocalTransport
 
 OK = Outcome(DELIVERED, 250, "2.0.0", "ok", "fake")

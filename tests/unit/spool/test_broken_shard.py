@@ -12,9 +12,9 @@ from spool_rig import Rig, is_whole, make_body
 from smtpd.errors import ShardBrokenError, SpoolError, SpoolFullError
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import database, query, salvage, shard
-from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.schema import Pragmas
 
 

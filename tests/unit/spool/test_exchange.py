@@ -13,11 +13,12 @@ from spool_rig import Rig, is_whole, make_body
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.outcome import DEFERRED, UNDELIVERABLE, Outcome
 from smtpd.spool import lock, salvage, schema, shard, sqlite
-from smtpd.spool.base import NewMail, SpoolItem
+from smtpd.spool.base import NewMail
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
 from smtpd.spool.discard import DiscardSpool
 from smtpd.spool.exchange import Exchange, join
+from smtpd.spool.item import SpoolItem
 
 
 def rows_of(directory: Path) -> list[tuple[int, str]]:

@@ -17,7 +17,7 @@ from spool_rig import Rig, is_whole, make_body
 from smtpd.errors import ShardBusyError, ShardFormatError, StartupError
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import lock, sqlite
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 
 def leave_mail(path: Path, count: int = 3) -> list[str]:

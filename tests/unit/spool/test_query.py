@@ -10,7 +10,7 @@ from spool_rig import Rig, make_body
 from smtpd.errors import ShardBusyError, ShardFormatError
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import query
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 
 def fill(rig: Rig) -> list[SpoolItem]:

@@ -12,7 +12,7 @@ from spool_rig import Rig, is_whole, make_body, make_envelope
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.spool import query
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 
 
 def spill_names(rig: Rig) -> list[str]:

@@ -15,9 +15,9 @@ from smtpd.errors import SpoolError
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.mail.queue_id import parse_queue_id
 from smtpd.spool import query, shrink, sqlite
-from smtpd.spool.base import SpoolItem
 from smtpd.spool.batch import Batch
 from smtpd.spool.database import ShardDatabase
+from smtpd.spool.item import SpoolItem
 from smtpd.spool.schema import Pragmas
 
 

@@ -14,7 +14,7 @@ from smtpd.mail.envelope import Envelope, Recipient
 from smtpd.mail.outcome import DEFERRED, DELIVERED, Outcome
 from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
-from smtpd.spool.base import Body, SpoolItem
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports import maildir_batch
 from smtpd.transports.maildir import MaildirTransport
 

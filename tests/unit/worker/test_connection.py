@@ -12,7 +12,7 @@ from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import NoChecks, Rules
 from smtpd.proto.trace import DateText
 from smtpd.settings import LimitsSettings
-from smtpd.spool.base import SpoolItem
+from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.connection import Connection
 from smtpd.worker.service import Service

@@ -14,7 +14,7 @@ from next_hop import NextHop
 from relay_rig import BODY, PATIENCE_S, RelayRig
 
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE
-from smtpd.spool.base import Body
+from smtpd.spool.item import Body
 
 # The stages before the content, each with the settings that limit it and the words for it.
 STAGES = {

@@ -1,0 +1,14 @@
+from smtpd.proto.client.extensions cimport Extensions
+from smtpd.proto.client.transmission cimport Transmission
+
+cimport cython
+
+
+@cython.locals(flags=Py_ssize_t, place=Py_ssize_t, octets=bytes, path=bytes, is_international=bint)
+cpdef bytes prepare(Transmission transmission, Extensions extensions, str relay)
+
+@cython.locals(command=bytes)
+cpdef bytes _render_mail(Transmission transmission, bytes reverse_path, Py_ssize_t flags, bint is_international)
+
+@cython.locals(command=bytes)
+cpdef bytes _render_rcpt(recipient, bytes path, Py_ssize_t flags)
