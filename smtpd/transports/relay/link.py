@@ -38,8 +38,8 @@ _WAITS_FOR = {
 class Link(StreamOwner):
     """`is_ready`: the next hop has answered and takes mails. `is_probe`: it had failed before, and this connection tries it.
     `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `was_idle`: it was
-    kept for later mail, whether it had had one or not. `mails` were begun on it. `began_at` (when it became ready), `deadline` and
-    `idle_since` are monotonic seconds."""
+    kept for later mail, whether it had had one or not. `mails` were begun on it. `began_at` (when it became ready), `deadline`
+    and `idle_since` are monotonic seconds."""
 
     __slots__ = (
         "_blocked_bytes", "_connecting", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading", "_pool",
