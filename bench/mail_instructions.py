@@ -136,11 +136,11 @@ def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool) -> N
     os._exit(0)  # threads and sessions have nothing left to lose
 
 
-def count_run(arguments: list[str], output: Path) -> int:
-    """Run this module inside callgrind with `arguments` and return the instructions counted."""
+def count_run(arguments: list[str], output: Path, module: str = "bench.mail_instructions") -> int:
+    """Run a module inside callgrind with `arguments` and return the instructions counted."""
     command = [
         "valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", f"--toggle-collect={TOGGLE}",
-        sys.executable, "-m", "bench.mail_instructions", *arguments,
+        sys.executable, "-m", module, *arguments,
     ]  # fmt: skip
     environment = {**os.environ, "PYTHONHASHSEED": "0"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900, check=False)

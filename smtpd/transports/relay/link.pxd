@@ -10,6 +10,9 @@ from smtpd.spool.item cimport Body
 cimport cython
 
 
+cdef int _CLOSED
+
+
 cdef class Link(StreamOwner):
     cdef public Pool _pool
     cdef public HopHealth health
@@ -48,8 +51,10 @@ cdef class Link(StreamOwner):
     cpdef on_closed(self)
     cpdef _lose(self, str text)
     cpdef look_for_transcript(self, bint is_begun)
-    @cython.locals(session=ClientSession, event=ClientEvent, output=bytes)
+    @cython.locals(session=ClientSession, event=ClientEvent, has_moved=bint)
     cpdef _go_on(self)
+    @cython.locals(stream=Stream, output=bytes)
+    cpdef bint _send_output(self) except -1
     cpdef _handle(self, ClientEvent event)
     @cython.locals(delivery=Delivery)
     cpdef _finish(self, Transmission transmission)

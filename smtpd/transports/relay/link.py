@@ -28,6 +28,7 @@ _PIECE_BYTES = 256 * 1024
 _PROGRESS_BYTES = 16 * 1024  # what a next hop has to take of a mail in `block_timeout`
 _OUR_ERRNOS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL))
 _NOBODY = StreamOwner()
+_CLOSED = ev.CLOSED
 _WAITS_FOR = {
     "greeting": "the greeting", "hello": "the reply to EHLO", "tls": "TLS", "mail": "the reply to MAIL FROM",
     "recipient": "the reply to RCPT TO", "data": "the reply to DATA", "block": "the next hop to take the message",
@@ -99,6 +100,8 @@ class Link(StreamOwner):
         now = self._pool.loop.now
         delivery.sent_at = now
         delivery.connect_s = max(0.0, min(now - delivery.started_at, self.idle_since - delivery.started_at))
+        if not self.deliveries:
+            self._pool.busy_links += 1
         self.deliveries[transmission] = delivery
         self.session.send(transmission)
         self._go_on()
@@ -196,29 +199,37 @@ class Link(StreamOwner):
     # --- the session's wishes ----------------------------------------------------------------------------------------
 
     def _go_on(self) -> None:
-        """Do what the session wants and send what it has; never nested."""
+        """Do what the session wants, then send what it has, in one write; never nested."""
         if self._is_handling:
             return
         self._is_handling = True
         session = self.session
         has_moved = False
-        while True:
-            output = session.take_output()
-            if output and self._stream is not None:
-                has_moved = True
-                if self._transcript is not None:
-                    self._transcript.sent(output)
-                self._stream.write(output)
-            event = session.next_event()
-            if event is None:
-                if not output:
-                    break
-                continue
+        event = session.next_event()
+        while event is not None:
+            if event.kind == _CLOSED:
+                has_moved = self._send_output()
             self._handle(event)
+            event = session.next_event()
+        if self.is_ready:
+            self._pool.fill(self)
+        if self._send_output():
+            has_moved = True
         self._is_handling = False
         if has_moved or session.count_due() != self._replies_due:  # parts of a reply buy no time
             self._replies_due = session.count_due()
             self._set_deadline()
+
+    def _send_output(self) -> bool:
+        """Whether the session had something to send."""
+        output = self.session.take_output()
+        stream = self._stream
+        if not output or stream is None:
+            return False
+        if self._transcript is not None:
+            self._transcript.sent(output)
+        stream.write(output)
+        return True
 
     def _handle(self, event: ev.ClientEvent) -> None:
         kind = event.kind
@@ -242,6 +253,8 @@ class Link(StreamOwner):
 
     def _finish(self, transmission: Transmission) -> None:
         delivery = self.deliveries.pop(transmission)
+        if not self.deliveries:
+            self._pool.busy_links -= 1
         self._close_file()
         self.idle_since = self._pool.loop.now
         self._pool.on_done(self, delivery, transmission)

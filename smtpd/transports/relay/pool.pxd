@@ -30,6 +30,7 @@ cdef class Pool:
     cdef public double _window
     cdef public double _mail_s
     cdef public Py_ssize_t _under_way
+    cdef public Py_ssize_t busy_links
     cdef public bint _is_waiting_for_host
     cdef public object _full_host_pause_s
     cdef public double _no_more_until
@@ -45,7 +46,9 @@ cdef class Pool:
     @cython.locals(link=Link)
     cpdef close(self)
     @cython.locals(link=Link, now=double, opening=Py_ssize_t, active=Py_ssize_t)
-    cpdef _serve(self)
+    cpdef _serve(self, bint is_late=*)
+    cpdef bint _may_follow(self) except -1
+    cpdef fill(self, Link link)
     cpdef Link _open(self, double now)
     @cython.locals(link=Link)
     cpdef _fill_pipelines(self)

@@ -55,6 +55,7 @@ class Pool:
         self.idle_s = transport.idle_s
         self.transcript_for = transport.transcript_for
         self.links: set[Link] = set()
+        self.busy_links = 0  # those with mails under way; the links count themselves
         self._idle: list[Link] = []
         self._pending: deque[Delivery] = deque()
         self._under_way = 0  # mails, pending ones too
@@ -114,7 +115,7 @@ class Pool:
                 self._idle.remove(link)
                 link.quit()
         if self._pending:
-            self._serve()  # a next hop may not be set aside any more
+            self._serve(True)  # a next hop may not be set aside any more
 
     def close(self) -> None:
         """End everything now; each mail that is under way gets its outcome."""
@@ -132,9 +133,22 @@ class Pool:
 
     # --- opening -----------------------------------------------------------------------------------------------------
 
-    def _serve(self) -> None:
-        """Give what waits to connections that are kept, then open more for it, as far as the window allows."""
+    def _may_follow(self) -> bool:
+        """Whether all that waits can be sent behind mails that are under way, and soon: for each of them that spares this host
+        and the next hop a write and a wake-up."""
+        return self._under_way <= self._window and self._under_way * self._mail_s <= self.busy_links * _QUICK_S
+
+    def fill(self, link: Link) -> None:
+        """A connection may take more now."""
+        if self._pending and len(link.deliveries) < _PIPELINED:
+            self._give_work(link)
+
+    def _serve(self, is_late: bool = False) -> None:
+        """Give what waits to connections that are kept, then open more for it, as far as the window allows. `is_late`: what waits
+        has done so for long."""
         while self._pending and self._idle:
+            if not is_late and self._may_follow():
+                return
             link = self._idle.pop()
             if self._is_fresh(link) and link.session.takes_mail():
                 link.send(self._pending.popleft())
@@ -293,11 +307,12 @@ class Pool:
         elif link.health.failures:
             link.health.note_success()  # it refuses this mail, but it works
         is_finished = delivery.take(transmission.outcomes, put_off)
-        if not is_finished:
+        if is_finished:
+            self._under_way -= 1
+        else:
             self._pending.appendleft(delivery)
         self._give_work(link)
         if is_finished:
-            self._under_way -= 1
             delivery.finish()
         if not is_broken:
             self._serve()
