@@ -36,6 +36,7 @@ MODULES = (
     "smtpd.proto.content",
     "smtpd.proto.commands",
     "smtpd.proto.session",
+    "smtpd.spool._group",
     "smtpd.spool.discard",
     "smtpd.spool.writer",
     "smtpd.worker.account",

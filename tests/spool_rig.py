@@ -99,7 +99,7 @@ class Rig:
             self.loop.close()
 
     def run_until(self, is_done: Callable[[], bool]) -> None:
-        self.spool.end_turn()
+        self.spool.hand_over()
         deadline_s = time.monotonic() + PATIENCE_S
         while not is_done():
             assert time.monotonic() < deadline_s, f"no answer from the spool; it said {self.reports}"

@@ -30,6 +30,7 @@ cdef class Loop:
     cdef bint _is_running
     cdef tuple _signal_pair
     cdef list _turn_hooks
+    cdef list _idle_hooks
     cdef public double now
     cdef public double turn_started_at
 

@@ -66,6 +66,7 @@ class Loop:
         self._is_running = False
         self._signal_pair: tuple[socket.socket, ...] = ()
         self._turn_hooks: list[Callable[[], object]] = []
+        self._idle_hooks: list[Callable[[], object]] = []
         self.now = _io.monotonic_s()
         self.turn_started_at = self.now
         self.add_reader(self._wake_fd, self._on_wake)
@@ -145,6 +146,10 @@ class Loop:
         """Call `fn` at the end of every turn from now on."""
         self._turn_hooks.append(fn)
 
+    def at_idle(self, fn: Callable[[], object]) -> None:
+        """Call `fn` whenever nothing is ready, before the loop waits; it must not make anything ready."""
+        self._idle_hooks.append(fn)
+
     def watch_signals(self, handlers: dict[int, Callable[[], object]]) -> None:
         """Run each handler as an ordinary call of the loop; the signal itself only queues (main thread only)."""
         reader, writer = self._signal_pair = socket.socketpair()
@@ -184,6 +189,8 @@ class Loop:
         """One turn: wait (at most `max_wait_s`) until something is to be done, do it."""
         found = self._poller.wait_now()
         if not found and not self._ready and not self._posted:
+            for hook in self._idle_hooks:
+                hook()
             wait_s = -1.0 if max_wait_s is None else max(max_wait_s, 0.0)
             if self._timers:
                 until_timer_s = self._timers[0][0] - _io.monotonic_s()

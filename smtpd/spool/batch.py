@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from smtpd.errors import SpoolError
 from smtpd.spool.exchange import Exchange
-from smtpd.spool.schema import BODY_WIDTH, KEPT_WIDTH, MAIL_WIDTH
+from smtpd.spool.schema import KEPT_WIDTH
 
 if TYPE_CHECKING:
     from smtpd.spool.change import Change
@@ -109,31 +109,16 @@ class Batch:
 
     @property
     def is_ordinary(self) -> bool:
-        """Whole mails with their bodies, and mails without a file that go: what one statement can do."""
-        return (
-            bool(self.mails or self.removed)
-            and not (
-                self.kept
-                or self.exchanges
-                or self.changes
-                or self.claims
-                or self.gone_files
-                or self.removed_files
-                or self.ceiling_us
-            )
-            and (len(self.mails) // MAIL_WIDTH == len(self.bodies) // BODY_WIDTH)
+        """Only mails that come, and mails without a file that go: what `_group` writes."""
+        return bool(self.mails or self.removed) and not (
+            self.kept
+            or self.exchanges
+            or self.changes
+            or self.claims
+            or self.gone_files
+            or self.removed_files
+            or self.ceiling_us
         )
-
-    def intake(self) -> list[Any]:
-        """Return the parameters of schema.insert_intake for an ordinary batch."""
-        mails, bodies = self.mails, self.bodies
-        parameters: list[Any] = []
-        for number in range(len(bodies) // BODY_WIDTH):
-            parameters += mails[number * MAIL_WIDTH : (number + 1) * MAIL_WIDTH]
-            parameters.append(bodies[number * BODY_WIDTH + 1])
-        for row in self.removed:
-            parameters += (row, None, None, None, None, None)
-        return parameters
 
     def merge(self, later: Batch) -> None:
         """Take in what a later turn brought."""

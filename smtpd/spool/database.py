@@ -14,6 +14,7 @@ from typing import Any
 
 from smtpd.errors import ShardBrokenError, ShardFormatError, SpoolError, SpoolFullError
 from smtpd.spool import lock, schema
+from smtpd.spool._group import connect
 from smtpd.spool.batch import Batch, Claim, ClaimedRow
 from smtpd.spool.change import Change
 from smtpd.spool.exchange import Exchange, join
@@ -82,7 +83,7 @@ class ShardDatabase:
         lock.check_file(path + "-wal")
         if is_new:
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        self.connection = sqlite3.connect(path, timeout=0.0, isolation_level=None, cached_statements=1024)
+        self.connection, self._writer = connect(path)
         try:
             # before anything is read, so that the WAL's index lies in memory and nobody else gets in
             self.connection.execute("PRAGMA locking_mode = EXCLUSIVE").fetchall()
@@ -91,10 +92,8 @@ class ShardDatabase:
             if is_new:
                 self._make_tables()
             self._load_state()
-            for statement in schema.INTAKE:
-                self.connection.execute(statement)
         except BaseException:
-            self.connection.close()
+            self.abandon()
             raise
         lock.sync_directory(directory)
         self._estimated_wal_bytes = float(pragmas.wal_bytes)  # what a crash left is checkpointed soon
@@ -180,9 +179,12 @@ class ShardDatabase:
 
     def commit(self, batch: Batch) -> None:
         """Make the whole batch durable, or nothing of it; raises sqlite3.Error."""
-        rows = len(batch.mails) // schema.MAIL_WIDTH + len(batch.removed)
-        if rows <= schema.MAX_ROWS and batch.body_bytes <= schema.INTAKE_BYTES and batch.is_ordinary:
-            self.connection.execute(schema.insert_intake(rows), batch.intake())  # a transaction by itself
+        if self._writer is not None and batch.is_ordinary:
+            try:
+                self._writer.write(batch.mails, batch.bodies, batch.removed)
+            except BaseException:
+                self.roll_back()
+                raise
             self.end_leases(batch)
             self._note_commit(batch)
         else:
@@ -372,8 +374,10 @@ class ShardDatabase:
                 self.connection.execute(schema.SET_META, ("ceiling_us", ceiling_us))
             self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         finally:
-            self.connection.close()
+            self.abandon()
 
     def abandon(self) -> None:
         """Close without writing anything: for a broken shard."""
+        if self._writer is not None:
+            self._writer.close()
         self.connection.close()

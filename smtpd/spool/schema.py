@@ -4,7 +4,8 @@ Two tables: `mail` is what lists and schedules, `body` what is sent on, so that 
 mail deletes its body by a trigger: one statement, one step without the GIL. `due` is NULL while a process holds the lease
 (fresh mail never enters the index); a start takes every NULL for due. Figures: docs/decisions/spool-layout.md.
 
-Every statement takes many rows at once: each step of SQLite gives the GIL up, so a group commit must be few of them.
+Every statement here takes many rows at once: each step of Python's sqlite3 gives the GIL up. An ordinary group of mails that come
+and go is written by `_group` instead.
 """
 
 from __future__ import annotations
@@ -104,29 +105,6 @@ def insert_unlinked(rows: int) -> str:
 def delete_unlinked(rows: int) -> str:
     """Parameters: queue ids."""
     return f"DELETE FROM unlinked WHERE queue_id IN ({','.join('?' * rows)})"
-
-
-# An ordinary group in one statement: each statement gives the GIL up a few times, and beside a busy loop each of those costs a
-# hand-over and up to a switch interval. Rows with a queue id come in, rows without one go. Nothing of it is stored.
-INTAKE_WIDTH = 6
-INTAKE_BYTES = 1 << 20  # of bodies: a statement with triggers copies its rows first
-INTAKE = (
-    "CREATE TEMP VIEW intake AS SELECT id, size, spilled, queue_id, envelope, NULL AS data FROM mail",
-    """CREATE TEMP TRIGGER intake_comes INSTEAD OF INSERT ON intake WHEN NEW.queue_id IS NOT NULL BEGIN
-        INSERT INTO mail (id, size, spilled, queue_id, envelope)
-            VALUES (NEW.id, NEW.size, NEW.spilled, NEW.queue_id, NEW.envelope);
-        INSERT INTO body (id, data) VALUES (NEW.id, NEW.data);
-    END""",
-    """CREATE TEMP TRIGGER intake_goes INSTEAD OF INSERT ON intake WHEN NEW.queue_id IS NULL BEGIN
-        DELETE FROM mail WHERE id = NEW.id;
-    END""",
-)
-
-
-@cache
-def insert_intake(rows: int) -> str:
-    """Parameters of each row: id, size, spilled, queue_id, envelope, data; id and five None for a mail that goes."""
-    return "INSERT INTO intake (id, size, spilled, queue_id, envelope, data) VALUES " + _rows(INTAKE_WIDTH, rows)
 
 
 COPY_MAIL = (

@@ -48,7 +48,7 @@ def settle_all(desk: Desk, items: list[SpoolItem]) -> None:
     for item in items:
         item.attempts = 1
         desk.rig.spool.settle(item, [deferred()], 4e9, False, lambda error: None)
-    desk.rig.spool.end_turn()
+    desk.rig.spool.hand_over()
     desk.rig.wait_for_thread()
 
 

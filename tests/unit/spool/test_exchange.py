@@ -200,7 +200,7 @@ def test_a_full_disk_keeps_both_back_and_lets_other_settlements_go(tmp_path: Pat
         told: list[str] = []
         rig.spool.settle(old, None, 0.0, False, lambda error: told.append(f"old {error}"), [new], lambda item: told.append("new"))
         rig.spool.settle(other, None, 0.0, False, lambda error: told.append(f"other {error}"))
-        rig.spool.end_turn()
+        rig.spool.hand_over()
         rig.wait_for_thread()
         rig.settle(third)  # comes later and isn't held up
         rig.wait_for_thread()
@@ -349,7 +349,7 @@ def test_retained_new_mail_survives_the_break_of_its_shard(tmp_path: Path, disk:
         answers: list[SpoolError | None] = []
         disk.error, disk.is_once = full_error(), False
         rig.spool.settle(old, None, 0.0, False, answers.append, [new], items.append)
-        rig.spool.end_turn()
+        rig.spool.hand_over()
         rig.wait_for_thread()
         assert rig.spool.shards[0].retained is not None  # type: ignore[attr-defined]
         disk.error, disk.is_once = disk_error(), True
