@@ -1,4 +1,9 @@
-"""Settings for all tests: hypothesis without deadlines (no test may depend on time), and the profile of `make fuzz`."""
+"""Settings for all tests: hypothesis without deadlines (no test may depend on time), and the profile of `make fuzz`.
+
+What programs under test inherit from whoever starts the tests is made the same everywhere.
+"""
+
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,5 +17,7 @@ settings.load_profile("quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     """An extension older than its source would be tested in its place."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell does for what it starts in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if wrong := find_unbuilt() + find_stale():
         raise pytest.UsageError(f"not built, or older than the source: {', '.join(wrong)}; run `make build`")

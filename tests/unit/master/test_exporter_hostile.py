@@ -214,9 +214,9 @@ def test_what_a_refused_peer_still_sends_is_bounded(site: Fixture) -> None:
         go_on()
 
 
-def test_a_thousand_connections_leave_room_for_one_who_asks(site: Fixture) -> None:
+def test_hundreds_of_connections_leave_room_for_one_who_asks(site: Fixture) -> None:
     crowd: list[Client] = []
-    for number in range(1000):
+    for number in range(700):  # fewer than the 1024 descriptors that a process usually has
         crowd.append(Client(site.address))
         if number % 100 == 99:
             site.loop.turn(0.01)
