@@ -119,7 +119,7 @@ def lone(loop):
     theirs.close()
 
 
-def turn_until(loop, condition, turns=200):
+def turn_until(loop, condition, turns=1000):
     for _ in range(turns):
         if condition():
             return
