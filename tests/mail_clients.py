@@ -39,7 +39,7 @@ class MailClient(threading.Thread):
     def run(self) -> None:
         while not self._is_over.is_set():
             try:
-                with smtplib.SMTP(self._gateway.host, self._gateway.port, "client.example", timeout=10) as smtp:
+                with smtplib.SMTP(self._gateway.host, self._gateway.port, "client.example", timeout=30) as smtp:
                     if smtp.ehlo()[0] != 421:  # left to itself, smtplib says HELO after a 421 and finds the connection ended
                         self._send_some(smtp)
             except smtplib.SMTPResponseException as error:

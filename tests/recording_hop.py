@@ -6,6 +6,7 @@ which it has taken, and its reply; the sender can't know and sends that mail aga
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import socketserver
@@ -13,7 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 
-from gateway import own_loopback_address
+from gateway import free_port, own_loopback_address
 
 _QUEUE_ID = re.compile(rb"\(smtpd\) with E?SMTP id (\w+)")
 _REPLY_DELAY_S = 0.005  # so that there are deliveries under way at any moment
@@ -27,21 +28,24 @@ class Taken:
     queue_id: str
     content: bytes
     is_hung_up: bool
+    connection: int
 
 
 class RecordingHop:
     """`with RecordingHop(seed) as hop:`; `taken` grows as mail comes. One in `hang_up_every` mails is not answered.
 
-    `broken` counts the connections that ended without QUIT after they had brought mail: their other end was killed.
+    `broken` are the connections that ended without QUIT after they had brought mail: their other end was killed.
     """
 
     def __init__(self, seed: int, hang_up_every: int = 100) -> None:
         self.taken: list[Taken] = []
         self.trouble: list[str] = []
-        self.broken = 0
+        self.broken: set[int] = set()
+        self.numbers = itertools.count(1)
         self._chance = random.Random(seed)
         self._hang_up_every = hang_up_every
-        self._server = _Server((own_loopback_address(), 0), _Connection)
+        host = own_loopback_address()
+        self._server = _Server((host, free_port(host)), _Connection)
         self._server.hop = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
 
@@ -59,11 +63,11 @@ class RecordingHop:
         host, port = self._server.server_address[:2]
         return f"{host!s}:{port}"
 
-    def take(self, content: bytes) -> bool:
+    def take(self, content: bytes, connection: int) -> bool:
         """Record a mail; False when it is to be left without a reply."""
         found = _QUEUE_ID.search(content)
         is_hung_up = self._chance.randrange(self._hang_up_every) == 0
-        self.taken.append(Taken(time.monotonic(), found[1].decode() if found else "", content, is_hung_up))
+        self.taken.append(Taken(time.monotonic(), found[1].decode() if found else "", content, is_hung_up, connection))
         return not is_hung_up
 
 
@@ -81,12 +85,13 @@ class _Connection(socketserver.StreamRequestHandler):
 
     def handle(self) -> None:
         self._mails = 0
+        self._number = next(self.server.hop.numbers)
         try:
             is_in_order = self._converse()
         except OSError:
             is_in_order = False
         if self._mails and not is_in_order:
-            self.server.hop.broken += 1
+            self.server.hop.broken.add(self._number)
 
     def _converse(self) -> bool:
         """Return whether the connection ended by QUIT or by our own doing."""
@@ -135,7 +140,7 @@ class _Connection(socketserver.StreamRequestHandler):
 
     def _end_mail(self, content: bytes) -> bool:
         self._mails += 1
-        if not self.server.hop.take(content):
+        if not self.server.hop.take(content, self._number):
             return False
         time.sleep(_REPLY_DELAY_S)
         self._say("250 2.0.0 taken")

@@ -60,7 +60,7 @@ def test_directories_and_pid_file_belong_to_the_user(server: StandIn) -> None:
 
 def test_a_worker_more_shares_the_port_that_root_bound(server: StandIn) -> None:
     server.signal(signal.SIGTTIN)
-    wait_until("three workers are ready", lambda: len(server.ready_pids()) == 3, 10)
+    wait_until("three workers are ready", lambda: len(server.ready_pids()) == 3, 30)
     assert {server.greeting()["slot"] for _ in range(90)} == {0, 1, 2}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from gateway import Gateway, wait_until
-from kill_rig import kill_something, seconds_to_service
+from kill_rig import await_service, kill_something, seconds_to_service
 from mail_clients import MailLoad, whole_mail_id
 from recording_hop import RecordingHop, Taken
 from relayed_mail import log_of, relay_settings
@@ -69,13 +69,6 @@ def await_all(hop: RecordingHop, acknowledged: set[str]) -> None:
         raise AssertionError(f"{len(lost)} of {len(acknowledged)} lost: {lost[:20]}") from None
 
 
-def await_quiet(gateway: Gateway) -> None:
-    """Return when the queue is empty, and stays so over two publications of its figures."""
-    for _ in range(2):
-        wait_until("the queue is empty", lambda: gateway.metric("smtpd_queue_messages") == 0, LAST_MAILS_S)
-        time.sleep(1.1)  # they are published once a second
-
-
 def test_no_acknowledged_mail_is_lost_and_few_come_twice(tmp_path: Path) -> None:
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -85,9 +78,10 @@ def test_no_acknowledged_mail_is_lost_and_few_come_twice(tmp_path: Path) -> None
             gateway.start()
             with MailLoad(gateway, CLIENTS) as load:
                 kills = run_rounds(gateway, load, random.Random(seed))
+                await_service(gateway)
                 load.wait_acknowledged(MAILS_A_ROUND)
             await_all(hop, load.acknowledged)
-            await_quiet(gateway)
+            gateway.await_empty_queue(LAST_MAILS_S)  # nothing will come again
         except AssertionError:
             print(gateway.log_text())
             raise
@@ -104,9 +98,11 @@ def test_no_acknowledged_mail_is_lost_and_few_come_twice(tmp_path: Path) -> None
                 continue
             again += 1
             near = [(began - first.at, ended - first.at) for began, ended in kills]
-            is_explained = any(ended_s >= -IN_SOCKETS_S and began_s <= second.at - first.at for began_s, ended_s in near)
-            assert is_explained, f"{mail_id} came twice, {second.at - first.at:.3f} s apart, without a kill: {near}"
-    under_way = UNDER_WAY_MAX * hop.broken
+            is_near = any(ended_s >= -IN_SOCKETS_S and began_s <= second.at - first.at for began_s, ended_s in near)
+            assert is_near or first.connection in hop.broken, (
+                f"{mail_id} came twice, {second.at - first.at:.3f} s apart, without a kill: {near}"
+            )
+    under_way = UNDER_WAY_MAX * len(hop.broken)
     hung_up = {mail.queue_id for mail in hop.taken if mail.is_hung_up}
     told = {line.split(": ")[-2] for line in log_of(gateway).splitlines() if UNCONFIRMED in line}
     print(
@@ -115,4 +111,4 @@ def test_no_acknowledged_mail_is_lost_and_few_come_twice(tmp_path: Path) -> None
     print(f"{len(hung_up)} left without a reply, {len(told)} of them told")
     assert again <= under_way
     assert len(told - hung_up) <= len(hung_up)  # by BDAT the mail behind it has left whole as well, and nobody knows of that one
-    assert bool(told & hung_up) == bool(hung_up)
+    assert told & hung_up or len(hung_up) < 3  # who was to tell of one of them may have been killed

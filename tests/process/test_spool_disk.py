@@ -196,6 +196,7 @@ def test_a_power_cut_loses_nothing_that_was_acknowledged(tmp_path: Path, chance:
                     words[word].add(queue_id)
                 if number == enough:
                     child.send_signal(signal.SIGSTOP)
+                    os.waitid(os.P_PID, child.pid, os.WSTOPPED)  # all of its threads
                     break
             subprocess.run(["cp", "--sparse=always", str(image), str(copy)], check=True)
             child.kill()

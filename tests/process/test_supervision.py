@@ -14,7 +14,7 @@ from stand_in import StandIn
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[StandIn]:
-    stand_in = StandIn(tmp_path, {"heartbeat_timeout": "1 s", "drain_timeout": "2 s"})
+    stand_in = StandIn(tmp_path)
     yield stand_in
     if stand_in.process is not None:
         stand_in.kill()
@@ -28,8 +28,8 @@ def test_a_killed_worker_is_replaced_and_its_slot_served(server: StandIn) -> Non
     server.start()
     before = server.ready_pids()
     os.kill(before[0], signal.SIGKILL)
-    after = wait_until("slot 0 has a new worker", lambda: server.ready_pids().get(0, before[0]), 10)
-    wait_until("it is another process", lambda: server.ready_pids().get(0) not in (None, before[0]), 10)
+    after = wait_until("slot 0 has a new worker", lambda: server.ready_pids().get(0, before[0]), 30)
+    wait_until("it is another process", lambda: server.ready_pids().get(0) not in (None, before[0]), 30)
     assert after
     assert server.ready_pids()[1] == before[1]
     greeted = {server.greeting()["slot"] for _ in range(40)}
@@ -54,10 +54,12 @@ def test_connections_waiting_for_a_dead_worker_are_served_by_its_successor_or_ne
 
 
 def test_a_hung_worker_is_killed_and_replaced(server: StandIn) -> None:
+    server.settings["heartbeat_timeout"] = "1 s"  # here alone: a worker that is merely slow isn't to be taken for one
+    server.write_config()
     server.start()
     pid = server.ready_pids()[1]
     os.kill(pid, signal.SIGSTOP)
-    wait_until("another process serves slot 1", lambda: server.ready_pids().get(1) not in (None, pid), 15)
+    wait_until("another process serves slot 1", lambda: server.ready_pids().get(1) not in (None, pid), 30)
     assert is_gone(pid)
     assert "has not turned its loop" in server.log_text()
 
@@ -68,7 +70,7 @@ def test_workers_whose_master_was_killed_end_and_free_the_port_for_the_next(serv
     assert len(workers) == 2
     server.running.kill()
     server.running.wait()
-    wait_until("the workers are gone", lambda: all(map(is_gone, workers)), 5)
+    wait_until("the workers are gone", lambda: all(map(is_gone, workers)), 30)
     server.start()
     assert server.greeting()["pid"] not in workers
 
@@ -76,7 +78,7 @@ def test_workers_whose_master_was_killed_end_and_free_the_port_for_the_next(serv
 def test_workers_that_cannot_boot_are_retried_less_and_less_and_said_once(server: StandIn) -> None:
     server.set_behaviour("fail")
     server.start(wait=False)
-    wait_until("several attempts", lambda: _restarts(server) >= 6, 15)
+    wait_until("several attempts", lambda: _restarts(server) >= 6, 30)
     code, body = server.http("/readyz")
     assert code == 503
     assert b"workers not ready: 0, 1" in body
@@ -93,7 +95,7 @@ def test_one_worker_that_cannot_boot_leaves_its_clients_to_the_others(server: St
     server.set_behaviour("crash")
     pids = server.ready_pids()
     os.kill(pids[0], signal.SIGKILL)
-    wait_until("its successor failed", lambda: _restarts(server) >= 2, 10)
+    wait_until("its successor failed", lambda: _restarts(server) >= 2, 30)
     assert {server.greeting()["pid"] for _ in range(40)} == {pids[1]}
     assert "SIGSEGV" in server.log_text()
 
@@ -115,7 +117,7 @@ def test_every_worker_killed_at_once_comes_back(server: StandIn) -> None:
     wait_until(
         "two others are ready",
         lambda: len(now := set(server.ready_pids().values())) == 2 and not now & before,
-        10,
+        30,
     )
     assert server.greeting()["pid"] not in before
 
