@@ -36,7 +36,8 @@ from smtpd.spool.writer import COMMITTING, ENDED, SqliteWriter
 _LEAST_SPILL_BYTES = 16 * 1024  # the threshold while memory is short
 _CEILING_AHEAD_US = 10_000_000
 _ADOPTION_PERIOD_S = 3.0
-# What arrives while the loop still has work goes into the same commit: each costs the disk a flush, and the CPU as much as two mails.
+# What arrives while the loop still has work goes into the same commit: each costs the disk a flush and the CPU as much as two
+# mails.
 _GATHER_S = 0.001
 _SETTLE_S = 0.01  # how long settlements wait for a commit that is needed anyway: nobody waits for them
 
