@@ -18,6 +18,7 @@ MODULES = (
     "smtpd._io",
     "smtpd._wire",
     "smtpd.metrics._cells",
+    "smtpd.limits._clients",
     "smtpd.log.escape",
     "smtpd.log.shape",
     "smtpd.log.stamp",
