@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 
+from smtpd.limits.clients import make_client_table
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import bind_listener
@@ -41,6 +42,7 @@ def serve(host: str, port: int, is_busy: bool, run_dir: str) -> int:
         listeners=listeners,
         slabs=slabs,
         hops=HopTable(),
+        clients=make_client_table(),
         cells=cells,
         channel=workers,
         serves=(0,),

@@ -136,7 +136,7 @@ cdef _fill_verbs():
     words = [(name.encode(), number) for number, name in enumerate(VERB_NAMES) if name != "other"]
     words += [
         (name, V_FORBIDDEN)
-        for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"TRACE", b"PATCH", b"PRI")
+        for name in (b"GET", b"POST", b"PUT", b"HEAD", b"OPTIONS", b"DELETE", b"CONNECT", b"TRACE", b"PATCH", b"PRI", b"PROXY")
     ]
     for word, code in words:
         VERB_KEYS[VERB_KEY_COUNT] = _verb_key(word, len(word))

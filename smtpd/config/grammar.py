@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.settings.endpoint import parse_endpoint
+from smtpd.settings.rate import parse_rate
 
 _NAME_CHARACTERS = 128
 _LINE_CHARACTERS = 200
@@ -166,6 +167,13 @@ def _syslog_name(text: str) -> str:
     return text
 
 
+def _rate(text: str) -> str:
+    try:
+        return str(parse_rate(text))
+    except ValueError as error:
+        raise ValueError(f"{quote(text)}: {error}") from None
+
+
 def _line(text: str) -> str:
     if not text.isascii() or not text.isprintable() or len(text) > _LINE_CHARACTERS:
         raise ValueError(f"expected at most {_LINE_CHARACTERS} printable ASCII characters, not {quote(text)}")
@@ -204,6 +212,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "network": normal_network,
     "next_hop": _next_hop,
     "path": _path,
+    "rate": _rate,
     "route_domain": _route_domain,
     "syslog_name": _syslog_name,
     "user": _name,

@@ -23,12 +23,6 @@ Path = tuple[str | int, ...]
 
 # Known to the design of the whole, but not to this version: silence would be worse than refusal.
 _LATER_KEYS = {
-    "limits.connection_rate",
-    "limits.connections",
-    "limits.connections_per_client",
-    "limits.mail_rate",
-    "limits.recipient_rate",
-    "listener.proxy_protocol",
     "listener.tls",
     "listener.xclient",
     "policy.check",

@@ -1,7 +1,6 @@
-"""Sizes, durations and rates as people write them: "50 MiB", "5 min", "1 h 30 min", "600/min".
+"""Sizes and durations as people write them: "50 MiB", "5 min", "1 h 30 min".
 
-Parsing gives octets (int), seconds (float) and events per second (float); formatting gives a text that
-parses to the same value. Raises ValueError only.
+Parsing gives octets (int) and seconds (float); formatting gives a text that parses to the same value. Raises ValueError only.
 """
 
 import math
@@ -65,16 +64,6 @@ def parse_duration(text: str) -> float:
         total_s += float(match[1]) * _duration_unit(match[2] or "s")
         rest, terms = rest[match.end() :].lstrip(" "), terms + 1
     return total_s
-
-
-def parse_rate(text: str) -> float:
-    """Return events per second of "600/min"; a bare "0" is 0.0, which means no limit wherever it is
-    allowed."""
-    number, slash, unit = (part.strip(" ") for part in text.partition("/"))
-    match = _TERM.fullmatch(number)
-    if match is None or match[2] or (not slash and float(match[1]) != 0):
-        raise ValueError(f'{quote(text)} is not a rate such as "600/min"')
-    return float(match[1]) / _duration_unit(unit) if slash else 0.0
 
 
 def format_size(octets: int) -> str:

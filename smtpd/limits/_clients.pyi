@@ -1,8 +1,8 @@
 """What each client has of the whole host: a table in memory that all workers share, of a fixed size, without locks.
 
 A client is an IPv4 address or an IPv6 /64 (`key_of`). Its row holds, for each rate, a token bucket as one number: the time at
-which it will be full again (GCRA, ITU-T I.371; "virtual scheduling"). Connections are counted apart, by bank (the place of one worker
-process): only its own process writes there, so they can't be miscounted, and they vanish when the master clears the bank.
+which it will be full again (GCRA, ITU-T I.371; "virtual scheduling"). Connections are counted apart, by bank (the place of one
+worker process): only its own process writes there, so they can't be miscounted, and they vanish when the master clears the bank.
 
 How wrong it can be. A row is only given to another client while it has no connection and all its buckets are full, so nothing
 is forgotten that mattered; a client that was looked up by another process in that very moment may have one connection of that

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from smtpd.errors import SmtpdError
+from smtpd.limits.clients import make_client_table
 from smtpd.master.child import BOOTING, DRAINING, READY, Child, Generation, RunWorker, fork_worker
 from smtpd.master.comeback import Comeback
 from smtpd.metrics.slab import CellIndex, Slabs
@@ -72,6 +73,7 @@ class Children:
         self._loop = loop
         self._slabs = slabs
         self._hops = HopTable()  # shared by all workers of all generations
+        self._clients = make_client_table()  # likewise
         self._cells = cells
         self._log = log
         self._run_worker = run_worker
@@ -154,6 +156,7 @@ class Children:
         try:
             bank = self._slabs.take_bank(slot)
             self._hops.clear_column(bank)
+            self._clients.open_bank(bank)
         except Exception:
             ours.close()
             theirs.close()
@@ -169,6 +172,7 @@ class Children:
             listeners=generation.listeners,
             slabs=self._slabs,
             hops=self._hops,
+            clients=self._clients,
             cells=self._cells,
             channel=theirs,
             serves=(slot, *(other for other in serves if other != slot)),
@@ -177,6 +181,7 @@ class Children:
             pid = fork_worker(boot, self._run_worker, self)
         except OSError:
             self._slabs.fold_bank(bank)
+            self._clients.clear_bank(bank)
             ours.close()
             raise
         finally:
@@ -300,6 +305,7 @@ class Children:
         self._loop.forget(child.channel.fileno())
         child.channel.close()
         self._slabs.fold_bank(child.bank)
+        self._clients.clear_bank(child.bank)
         with contextlib.suppress(OSError):  # a worker that was killed leaves its control socket behind
             os.unlink(f"{child.generation.settings.run_dir}/worker-{child.slot}-{child.pid}.sock")
         exit_code = os.waitstatus_to_exitcode(status)

@@ -22,14 +22,21 @@ _CONNECTED, _GREETED = states.CONNECTED, states.GREETED
 
 
 class Peer:
-    """Who is at the other end, as the driver knows it. `name` is "unknown" without a verified one."""
+    """Who is at the other end, as the driver knows it. `name` is "unknown" without a verified one.
 
-    __slots__ = ("address", "name", "port")
+    `is_balancer`: a front end that did not say for whom it speaks. `is_trusted`: no limits for one client hold. `row` is where
+    this client is counted, -1 = nowhere.
+    """
 
-    def __init__(self, address: str, port: int = 0, name: str = "unknown") -> None:
+    __slots__ = ("address", "is_balancer", "is_trusted", "name", "port", "row")
+
+    def __init__(self, address: str, port: int = 0, name: str = "unknown", *, is_balancer: bool = False) -> None:
         self.address = address
         self.port = port
         self.name = name
+        self.is_balancer = is_balancer
+        self.is_trusted = False
+        self.row = -1
 
 
 class Dialogue:

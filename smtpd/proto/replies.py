@@ -57,6 +57,10 @@ RELAY_DENIED = Reply(b"550 5.7.1 Relay access denied")
 UNTRUSTED_ROUTING = Reply(b"550 5.7.1 Address routing in the local part is not accepted here")
 NO_ROUTE = Reply(b"550 5.4.4 No route for this domain")
 
+MAIL_RATE_EXCEEDED = Reply(b"450 4.7.1 Error: too much mail from your address")
+RECIPIENT_RATE_EXCEEDED = Reply(b"450 4.7.1 Error: too many recipients from your address")
+UNKNOWN_CLIENT = Reply(b"451 4.3.0 Error: the front end did not say who you are")
+
 # --- content and custody ---------------------------------------------------------------------------------------------
 TOO_BIG = Reply(b"552 5.3.4 Message size exceeds limit")
 TOO_BIG_CLOSING = Reply(b"552 5.3.4 Chunk size far over the limit", closes=True)
@@ -71,6 +75,8 @@ END_OF_DATA_TIMEOUT = Reply(b"451 4.3.0 Error: processing takes too long")
 _QUEUED = b"250 2.0.0 Ok: queued as "
 
 # --- ends of the connection ------------------------------------------------------------------------------------------
+HOST_BUSY = Reply(b"421 4.3.2 All server ports are busy", closes=True)
+TOO_MANY_CONNECTIONS = Reply(b"421 4.7.0 Error: too many connections from your address", closes=True)
 TIMEOUT = Reply(b"421 4.4.2 Error: timeout exceeded", closes=True)
 SHUTTING_DOWN = Reply(b"421 4.3.2 Service shutting down", closes=True)
 TOO_MANY_ERRORS = Reply(b"421 4.7.0 Error: too many errors", closes=True)

@@ -55,6 +55,22 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
             example='{ "192.0.2.0/24" = ["CHUNKING"] }',
         ),
     ] = {}
+    proxy_protocol: Annotated[
+        list[str],
+        Key(
+            "Networks of front ends that must send a PROXY header, version 1 or 2, before anything else",
+            kind="network",
+            example='["10.0.0.0/8"]',
+        ),
+    ] = []
+    exempt: Annotated[
+        list[str],
+        Key(
+            "Networks whose clients the limits for one client don't hold for on this listener, beside policy.trusted",
+            kind="network",
+            example='["192.0.2.0/24"]',
+        ),
+    ] = []
     backlog: Annotated[int, Key("Connections that may wait to be accepted, for each worker", least=1, most=1 << 20)] = 4096
 
 
@@ -91,6 +107,17 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
         int,
         Key("Received fields in a mail before it is taken for a loop", least=1, most=10_000, zero="no limit"),
     ] = 100
+    connections: Annotated[int, Key("Connections of the whole host", least=1, most=10_000_000, zero="no limit")] = 20_000
+    connections_per_client: Annotated[
+        int, Key("Connections of one client: an IPv4 address or an IPv6 /64", least=1, most=1_000_000, zero="no limit")
+    ] = 50
+    connection_rate: Annotated[str, Key('Connections of one client in a time, as in "600/min"; "0" = no limit', kind="rate")] = (
+        "0"
+    )
+    mail_rate: Annotated[str, Key('Mails of one client in a time, as in "1000/h"; "0" = no limit', kind="rate")] = "0"
+    recipient_rate: Annotated[
+        str, Key('Recipients that one client names in a time, as in "5000/h"; "0" = no limit', kind="rate")
+    ] = "0"
     soft_errors: Annotated[
         int,
         Key(
@@ -176,7 +203,7 @@ class PolicySettings(Section, frozen=True, kw_only=True):
         bool, Key('Take recipients with "%", "!" or "@" in the local part; the store may reinterpret them')
     ] = False
     trusted: Annotated[
-        list[str], Key("Networks that limits for clients will not apply to (there are none yet)", kind="network")
+        list[str], Key("Networks whose clients the limits for one client don't hold for, on any listener", kind="network")
     ] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
 
 

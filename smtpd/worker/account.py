@@ -83,6 +83,12 @@ class ListenerAccount:
         if self.is_logging:
             self.log.disconnect(client, summarize(counts.as_dict() if counts is not None else {}))
 
+    def denied(self, reason: str, code: int) -> None:
+        """A connection was turned away before its session; `code` of the reply, 0 = without a word."""
+        self._cells.inc(self._index.counter("smtpd_connections_denied_total", listener=self.listener, reason=reason))
+        if code:
+            self._cells.inc(self._index.counter("smtpd_replies_total", code=str(code)))
+
     def lost(self, stage: str, client: str) -> None:
         if self.is_logging:
             self.log.lost_connection(stage, client)

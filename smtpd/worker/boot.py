@@ -14,6 +14,7 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+from smtpd.limits._clients import ClientTable
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import ListenerSockets
@@ -31,6 +32,7 @@ class WorkerBoot:
     listeners: list[ListenerSockets]
     slabs: Slabs
     hops: HopTable
+    clients: ClientTable
     cells: CellIndex
     channel: socket.socket
     serves: tuple[int, ...]  # slots whose sockets this worker accepts from at once; starts with `slot`

@@ -168,6 +168,7 @@ class Connection(StreamOwner):
             self.tap.closed()
         service = self.service
         service.connections.discard(self)
+        service.left(self.session.peer.row)
         if self.session.tally.count:
             service.account.count_tally(self.session.tally, self._counts)
         service.account.disconnected(self.client, self._ended, service.loop.now - self._started_at, self._counts)

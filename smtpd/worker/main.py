@@ -25,6 +25,7 @@ from smtpd.delivery.copies import with_copies
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import StartupError
+from smtpd.limits.clients import ClientLimits, Networks
 from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, SHARD
 from smtpd.net.files import FilesThread
@@ -42,6 +43,8 @@ from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
+from smtpd.worker.front import Front
+from smtpd.worker.lingering import Lingering
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -118,6 +121,8 @@ class Worker:
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
             note=lambda text: self._log.info("queue", text),
         )  # fmt: skip
+        self._lingering = Lingering(self._loop)
+        self._fronts: list[Front] = []
         self._acceptors = self._make_acceptors(router)
 
     def _observers(self) -> SpoolObservers:
@@ -144,16 +149,23 @@ class Worker:
         boot, settings = self._boot, self._settings
         dates = DateText()
         is_logging = settings.log.level == "info" and settings.log.destination != "none"
+        limits = ClientLimits(boot.clients, boot.bank, settings.limits)
         acceptors = []
         spool = with_copies(self._spool, router)
         for listener in boot.listeners:
             account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging, self._spool.keeps_mail)
-            rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full)
+            rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits)
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
-                settings.hostname, dates, self._connections,
+                settings.hostname, dates, self._connections, limits.leave,
             )  # fmt: skip
-            acceptors.append(Acceptor(self._loop, listener, _starter(service, self._transcripts), self._warn))
+            front = Front(
+                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts),
+                proxies=Networks(listener.settings.proxy_protocol),
+                trusted=Networks(settings.policy.trusted + listener.settings.exempt),
+            )  # fmt: skip
+            self._fronts.append(front)
+            acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn))
         return acceptors
 
     def _tap_open_sessions(self) -> None:
@@ -204,6 +216,7 @@ class Worker:
         gc.set_threshold(COLLECT_EVERY, 20, 100)
         _tell(self._boot.channel, {"is": "ready"})
         loop.run()
+        self._lingering.close()
         self._files.close()
         self._side.close(1.0)
         self._log.close(5.0)
@@ -241,6 +254,8 @@ class Worker:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors = []
+        for front in self._fronts:
+            front.close()
 
     # --- heartbeat and master ----------------------------------------------------------------------------------------
 
@@ -323,13 +338,13 @@ def _nothing() -> None:
     """Signals that are the master's business."""
 
 
-def _starter(service: Service, transcripts: Transcripts) -> Callable[[int, tuple[str, int]], None]:
-    """What an acceptor does with a new descriptor."""
+def _beginner(service: Service, transcripts: Transcripts) -> Callable[[int, Peer], None]:
+    """What becomes of a descriptor whose client is let in."""
 
-    def start(fd: int, address: tuple[str, int]) -> None:
-        connection = Connection(service, fd, Peer(address[0], address[1]))
+    def begin(fd: int, peer: Peer) -> None:
+        connection = Connection(service, fd, peer)
         if transcripts.watches:
-            connection.tap = transcripts.for_client(address[0])
+            connection.tap = transcripts.for_client(peer.address)
         connection.start()
 
-    return start
+    return begin

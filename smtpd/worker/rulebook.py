@@ -9,11 +9,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
+from smtpd.limits.checks import RateChecks, UnknownClientChecks
+from smtpd.limits.clients import ClientLimits
 from smtpd.mail.envelope import Recipient
 from smtpd.policy.relay import RelayChecks
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Checks, NoChecks, Rules
 from smtpd.settings import ListenerSettings, Settings
+
+_PLAIN, _RATED, _UNKNOWN = range(3)  # which checks, by what is known of the client
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -28,6 +32,7 @@ class Rulebook:
         name: str,
         has_route: Callable[[str], bool],
         is_full: Callable[[], bool],
+        limits: ClientLimits | None = None,
     ) -> None:
         self._settings = settings
         self._listener = listener
@@ -41,32 +46,40 @@ class Rulebook:
                 has_route=has_route,
                 is_full=is_full,
             )
+        self._has_rates = limits is not None and limits.has_rates
+        rated = RateChecks(limits, self._checks) if limits is not None else self._checks
+        self._kinds: tuple[Checks, ...] = (self._checks, rated, UnknownClientChecks())
         self._suppress = _by_prefix(
             {network: frozenset(w.upper() for w in words) for network, words in listener.suppress.items()}
         )
         self._newlines = _by_prefix(policy.bare_newline_networks)
-        self._made: dict[tuple[bool, frozenset[str]], Rules] = {}
-        self._default = self._rules(policy.bare_newline == "reject", frozenset())
+        self._made: dict[tuple[bool, frozenset[str], int], Rules] = {}
+        self._default = self._rules(policy.bare_newline == "reject", frozenset(), _PLAIN)
 
     def rules_for(self, peer: Peer) -> Rules:
         """Return the rules for sessions with this peer."""
+        kind = _PLAIN
+        if peer.is_balancer:
+            kind = _UNKNOWN
+        elif self._has_rates and peer.row >= 0:
+            kind = _RATED
         if not self._suppress and not self._newlines:
-            return self._default
+            return self._default if not kind else self._rules(self._default.is_bare_newline_refused, frozenset(), kind)
         try:
             address = ipaddress.ip_address(peer.address)
         except ValueError:  # a unix socket
-            return self._default
+            return self._rules(self._default.is_bare_newline_refused, frozenset(), kind)
         newline = _look_up(self._newlines, address) or self._settings.policy.bare_newline
-        return self._rules(newline == "reject", _look_up(self._suppress, address) or frozenset())
+        return self._rules(newline == "reject", _look_up(self._suppress, address) or frozenset(), kind)
 
-    def _rules(self, refuses_bare_newline: bool, suppressed: frozenset[str]) -> Rules:
-        key = (refuses_bare_newline, suppressed)
+    def _rules(self, refuses_bare_newline: bool, suppressed: frozenset[str], kind: int) -> Rules:
+        key = (refuses_bare_newline, suppressed, kind)
         if key not in self._made:
             settings, listener = self._settings, self._listener
             self._made[key] = Rules(
                 settings.hostname,
                 settings.limits,
-                self._checks,
+                self._kinds[kind],
                 listener=self._name,
                 is_lmtp=listener.protocol == "lmtp",
                 banner=listener.banner,

@@ -13,6 +13,7 @@ cdef class Service:
     cdef readonly bytes hostname
     cdef readonly object dates
     cdef readonly set connections
+    cdef readonly object left
     cdef readonly double command_timeout
     cdef readonly double data_timeout
     cdef readonly double timer_period_s

@@ -18,8 +18,13 @@ if TYPE_CHECKING:
     from smtpd.worker.connection import Connection
 
 
+def _nobody_counts(row: int) -> None:
+    """Where no limits are held."""
+
+
 class Service:
-    """`rules_for(peer)` picks the rules by the peer's network; `on_accepted(item)` gets each mail in custody."""
+    """`rules_for(peer)` picks the rules by the peer's network; `on_accepted(item)` gets each mail in custody; `left(row)` is told
+    of each client that goes."""
 
     __slots__ = (
         "account",
@@ -29,6 +34,7 @@ class Service:
         "dates",
         "hostname",
         "keeps_mail",
+        "left",
         "limits",
         "loop",
         "on_accepted",
@@ -48,6 +54,7 @@ class Service:
         hostname: str,
         dates: DateText,
         connections: set[Connection],
+        left: Callable[[int], object] = _nobody_counts,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -59,6 +66,7 @@ class Service:
         self.hostname = hostname.encode("ascii")
         self.dates = dates
         self.connections = connections
+        self.left = left
         self.command_timeout = limits.command_timeout
         self.data_timeout = limits.data_timeout
         # A connection's timer looks at its deadline this often: late by at most a quarter of the shortest limit.

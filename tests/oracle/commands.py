@@ -6,7 +6,7 @@ import re
 
 from smtpd import _parser as p
 
-FORBIDDEN = frozenset(b"GET POST PUT HEAD OPTIONS DELETE CONNECT TRACE PATCH PRI".split())
+FORBIDDEN = frozenset(b"GET POST PUT HEAD OPTIONS DELETE CONNECT TRACE PATCH PRI PROXY".split())
 VERBS = {name.upper().encode(): code for code, name in enumerate(p.VERB_NAMES) if name != "other"}
 TLS_HELLO = b"\x16\x03"
 

@@ -39,7 +39,7 @@ data_timeout = 0
 recipients = true
 error_delay = inf
 hop_limit = 999999999999999999999999999999999999
-connections = 5
+connection_rate = "5"
 [policy]
 relay_domains = ["example.org", "*", "a b",
   "example.ORG", "*.x.y", 7]
@@ -111,7 +111,7 @@ SAID = [
     (26, "limits.recipients", "expected a whole number, not true"),
     (27, "limits.error_delay", "expected at most 1 min, not a huge number"),
     (28, "limits.hop_limit", "expected at most 10000, not a huge number"),
-    (29, "limits.connections", "not supported by this version"),
+    (29, "limits.connection_rate", '"5": expected a rate such as "600/min", or "0" for no limit'),
     (31, "policy.relay_domains", '"*" would relay for everybody; for any domain on loopback leave the key out'),
     (31, "policy.relay_domains", '"a b" is not a domain'),
     (32, "policy.relay_domains", '"example.org" is in the list already'),

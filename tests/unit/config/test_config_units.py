@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smtpd.config.units import format_duration, format_size, parse_duration, parse_rate, parse_size
+from smtpd.config.units import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -84,18 +84,6 @@ def test_bad_duration(text: str, said: str) -> None:
         parse_duration(text)
 
 
-def test_rate() -> None:
-    assert parse_rate("600/min") == 10.0
-    assert parse_rate("5 / s") == 5.0
-    assert parse_rate("0") == 0.0
-
-
-@pytest.mark.parametrize("text", ["", "600", "600/", "/min", "600/month", "6 kB/s", "1/2/s"])
-def test_bad_rate(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is not a rate|unknown unit"):
-        parse_rate(text)
-
-
 @given(st.integers(0, 1 << 50))
 def test_formatted_size_parses_to_the_same(octets: int) -> None:
     assert parse_size(format_size(octets)) == octets
@@ -116,7 +104,7 @@ def test_format_duration(seconds: float, text: str) -> None:
 @given(st.text(max_size=30))
 def test_any_text_gives_a_number_or_a_value_error(text: str) -> None:
     said: list[str] = []
-    for parse in (parse_size, parse_duration, parse_rate):
+    for parse in (parse_size, parse_duration):
         try:
             assert parse(text) >= 0
         except ValueError as error:

@@ -1,0 +1,117 @@
+"""What a client may take of the whole host, as one worker asks it: at accept, at MAIL, at RCPT.
+
+Owns no count: they are in the shared table (`_clients`). A trusted client is counted for the host alone. Never refuses for want
+of room in the table: without a row there is no limit.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable
+
+from smtpd import _io
+from smtpd.limits._clients import CONNECTION_RATE, MAIL_RATE, RECIPIENT_RATE, ClientTable, key_of
+from smtpd.settings import LimitsSettings
+from smtpd.settings.rate import Rate, parse_rate
+
+HOST_LIMIT, CLIENT_LIMIT, RATE = "host_limit", "client_limit", "rate"  # labels of smtpd_connections_denied_total
+NO_ROW = -1
+_KNOWN_ADDRESSES = 10_000
+
+
+class Networks:
+    """A set of networks; membership of an address is remembered, for a bounded number of addresses."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = [ipaddress.ip_network(network) for network in networks]
+        self._known: dict[str, bool] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def __contains__(self, address: str) -> bool:
+        """False for what is no address, such as the peer of a unix socket."""
+        known = self._known.get(address)
+        if known is None:
+            if len(self._known) >= _KNOWN_ADDRESSES:
+                self._known.clear()
+            known = self._known[address] = self._look_up(address)
+        return known
+
+    def _look_up(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        return any(parsed.version == network.version and parsed in network for network in self._networks)
+
+
+class ClientLimits:
+    """The limits of one worker's clients; `bank` is where this worker counts, and nobody else."""
+
+    def __init__(self, table: ClientTable, bank: int, limits: LimitsSettings) -> None:
+        self._table = table
+        self._bank = bank
+        self._host_most = limits.connections
+        self._client_most = limits.connections_per_client
+        self._rates = {
+            CONNECTION_RATE: parse_rate(limits.connection_rate),
+            MAIL_RATE: parse_rate(limits.mail_rate),
+            RECIPIENT_RATE: parse_rate(limits.recipient_rate),
+        }
+
+    @property
+    def has_rates(self) -> bool:
+        """There is a limit that holds within a session."""
+        return bool(self._rates[MAIL_RATE].count or self._rates[RECIPIENT_RATE].count)
+
+    def enter(self, address: str, is_trusted: bool) -> tuple[int, str]:
+        """Count a new connection. Return (row, ""), the row to be given to `leave`; or (NO_ROW, why it is turned away): then it
+        counts no more."""
+        table, bank = self._table, self._bank
+        row = NO_ROW
+        if not is_trusted:
+            row = table.find(key_of(address), _now_us())
+        table.enter(row, bank)
+        denial = ""
+        if self._host_most and table.host_connections() > self._host_most:
+            denial = HOST_LIMIT
+        elif row >= 0:
+            if self._client_most and table.connections(row) > self._client_most:
+                denial = CLIENT_LIMIT
+            elif not self.take(row, CONNECTION_RATE):
+                denial = RATE
+        if denial:
+            table.leave(row, bank)
+            return NO_ROW, denial
+        return row, ""
+
+    def leave(self, row: int) -> None:
+        """A connection that was let in has ended."""
+        self._table.leave(row, self._bank)
+
+    def take(self, row: int, rate: int) -> bool:
+        """Count one more of a rate; False: the client has none left now."""
+        limit = self._rates[rate]
+        return not limit.count or self._table.take(row, rate, _now_us(), limit.interval_us, limit.count, 1)
+
+    def connections(self, row: int) -> int:
+        """How many connections the client of a row has."""
+        return self._table.connections(row)
+
+    def rate(self, rate: int) -> Rate:
+        return self._rates[rate]
+
+
+def make_client_table() -> ClientTable:
+    """Make the memory that all workers will share; before the fork. OSError: there is none to have."""
+    fd = os.memfd_create("smtpd-clients", os.MFD_CLOEXEC)
+    try:
+        return ClientTable(fd, int.from_bytes(os.urandom(8), "little"))
+    finally:
+        os.close(fd)  # the map has its own
+
+
+def _now_us() -> int:
+    return int(_io.monotonic_s() * 1e6)
