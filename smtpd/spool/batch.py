@@ -111,13 +111,7 @@ class Batch:
     def is_ordinary(self) -> bool:
         """Only mails that come, and mails without a file that go: what `_group` writes."""
         return bool(self.mails or self.removed) and not (
-            self.kept
-            or self.exchanges
-            or self.changes
-            or self.claims
-            or self.gone_files
-            or self.removed_files
-            or self.ceiling_us
+            self.kept or self.exchanges or self.changes or self.claims or self.gone_files or self.removed_files or self.ceiling_us
         )
 
     def merge(self, later: Batch) -> None:

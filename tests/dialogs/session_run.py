@@ -1,7 +1,8 @@
 """A sans-IO session as a dialog's server, whole or octet by octet; and the rules that a dialog's options ask for.
 
 Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SIZE CHUNKING`, `relay_domains = a b`,
-`untrusted_routing = yes`, `spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
+`untrusted_routing = yes`, `client = unknown` (a front end that speaks for itself),
+`spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
 `ways = whole` where the result depends on octets that arrive together (then the way of octets is left out), and
 `inside = yes` where the dialog needs a server that the test holds in its hands.
 """
@@ -13,6 +14,8 @@ from typing import Any
 from dialogs.dialog import Dialog
 from dialogs.run import Mail, Server
 
+from smtpd.limits.checks import RateChecks, UnknownClientChecks
+from smtpd.limits.clients import ClientLimits, make_client_table
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
@@ -21,7 +24,7 @@ from smtpd.proto import events as ev
 from smtpd.proto import replies
 from smtpd.proto.content import make_envelope
 from smtpd.proto.dialogue import Peer
-from smtpd.proto.rules import Rules
+from smtpd.proto.rules import Checks, Rules
 from smtpd.proto.session import Session
 from smtpd.settings import LimitsSettings
 
@@ -35,20 +38,39 @@ NO_ROUTE_DOMAIN = "noroute.example"
 
 def limits_of(dialog: Dialog) -> LimitsSettings:
     names = LimitsSettings.__struct_fields__
-    values: dict[str, Any] = {name: int(value) for name, value in dialog.options.items() if name in names}
+    values: dict[str, Any] = {
+        name: value if name.endswith("_rate") else int(value) for name, value in dialog.options.items() if name in names
+    }
     return LimitsSettings(**{"error_delay": 0.0, **values})
+
+
+class _OfRow(ClientLimits):
+    """The limits of one client, whatever the session's peer says: a dialog has one."""
+
+    def __init__(self, limits: ClientLimits, row: int) -> None:
+        self._limits = limits
+        self._row = row
+
+    def take(self, row: int, rate: int) -> bool:
+        return self._limits.take(self._row, rate)
 
 
 def rules_of(dialog: Dialog) -> Rules:
     """Return the rules that the options ask for."""
     options = dialog.options
     domains = options.get("relay_domains")
-    checks = RelayChecks(
+    checks: Checks = RelayChecks(
         domains.split() if domains else None,
         allows_untrusted_routing=options.get("untrusted_routing") == "yes",
         has_route=lambda domain: domain != NO_ROUTE_DOMAIN,
         is_full=lambda: options.get("spool") == "full",
     )
+    clients = ClientLimits(make_client_table(), 0, limits_of(dialog))
+    row, _ = clients.enter("192.0.2.7", False)
+    if options.get("client") == "unknown":
+        checks = UnknownClientChecks()
+    elif clients.has_rates:
+        checks = RateChecks(_OfRow(clients, row), checks)
     return Rules(
         "mx.example.net",
         limits_of(dialog),
