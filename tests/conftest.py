@@ -17,6 +17,7 @@ settings.load_profile("quick")
 
 def pytest_configure(config: pytest.Config) -> None:
     """An extension older than its source would be tested in its place."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # leaves no server behind, as Ctrl-C does
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell does for what it starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if wrong := find_unbuilt() + find_stale():

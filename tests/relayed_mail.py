@@ -114,14 +114,19 @@ def assert_each_once(arrived: Iterable[bytes], mails: Mapping[str, bytes]) -> No
 
 def await_removed(gateway: Gateway, count: int, timeout_s: float = 100.0) -> None:
     """Return when so many mails have left the queue for good (removed or held); AssertionError with the end of the log."""
+    with gateway.stderr.open(encoding="utf-8", errors="replace") as log:
+        removed, rest = 0, ""
 
-    def removed() -> bool:
-        return len(_REMOVED.findall(log_of(gateway))) >= count
+        def is_done() -> bool:
+            nonlocal removed, rest
+            lines, end, rest = (rest + log.read()).rpartition("\n")
+            removed += len(_REMOVED.findall(lines + end))
+            return removed >= count
 
-    try:
-        wait_until(f"{count} mails have left the queue", removed, timeout_s)
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{gateway.log_text()}") from None
+        try:
+            wait_until(f"{count} mails have left the queue", is_done, timeout_s)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{gateway.log_text()}") from None
 
 
 def log_of(gateway: Gateway) -> str:

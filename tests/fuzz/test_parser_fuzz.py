@@ -150,7 +150,7 @@ def test_folded_header_fields_equal_the_oracle(octets: bytes) -> None:
 
 
 @pytest.mark.full
-@settings(max_examples=30_000)
+@settings(max_examples=max(10_000, settings.default.max_examples))
 @given(st.binary(max_size=300), cuts)
 def test_any_octets_at_all(octets: bytes, positions: list[int]) -> None:
     pieces = split(octets, positions)

@@ -26,7 +26,7 @@ from relayed_mail import (
 )
 
 MAILS = 7
-TIMEOUTS = {"data_timeout": 1.5, "quit_timeout": 1.0}
+TIMEOUTS = {"data_timeout": 2.5, "quit_timeout": 1.0}
 
 
 def cases(ordinary: list[str], others: list[str]) -> list[ParameterSet]:
@@ -128,6 +128,7 @@ def test_a_lost_last_reply_is_counted_and_told(gateway: Gateway, sink: SinkHop) 
     def told() -> int:
         return log_of(gateway).count("it may be delivered twice")
 
+    wait_until("what was counted before is told, and the other way round", lambda: counted() == told(), 30)
     counted_before, told_before = counted(), told()
     user, mails = send_to_unfriendly(gateway, sink, ["-q", "."])
     wait_until("some are counted", lambda: counted() >= counted_before + 2, 30)

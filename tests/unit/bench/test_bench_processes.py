@@ -135,11 +135,13 @@ def test_a_refusal_is_no_greeting(reply: bytes) -> None:
 
 
 def test_waiting_for_a_greeting_ends_with_the_server() -> None:
-    port = processes.free_port("127.0.0.1")
-    with pytest.raises(processes.NotReadyError, match="ended before"):
-        processes.await_greeting("127.0.0.1", port, lambda: False)
-    with pytest.raises(processes.NotReadyError, match="no greeting"):
-        processes.await_greeting("127.0.0.1", port, lambda: True, timeout_s=0.1)
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        host, port = unheard.getsockname()
+        with pytest.raises(processes.NotReadyError, match="ended before"):
+            processes.await_greeting(host, port, lambda: False)
+        with pytest.raises(processes.NotReadyError, match="no greeting"):
+            processes.await_greeting(host, port, lambda: True, timeout_s=0.1)
 
 
 def test_ending_kills_what_ignores_term() -> None:

@@ -69,7 +69,8 @@ class Post:
 
 def on_disk(spool: Path, copy: Path) -> list[tuple[str, bytes]]:
     """What a start after a crash at this moment would find: (queue id, reverse-path) of each mail."""
-    shutil.copytree(spool / "shards" / "0000", copy)
+    shutil.copytree(spool / "shards" / "0000", copy, ignore=shutil.ignore_patterns("spill"))  # whose files go meanwhile
+    (copy / "spill").mkdir(mode=0o700)
     database = ShardDatabase(str(copy))
     try:
         rows = database.connection.execute("SELECT queue_id, envelope FROM mail ORDER BY id").fetchall()
