@@ -54,6 +54,13 @@ def mail_steps(size_bytes: int) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def hang_up(clients: list[socket.socket], rig: Rig) -> None:
+    """Let each client say QUIT, and turn until the server has closed its side of each."""
+    rig.say(clients, b"QUIT\r\n", b"221")
+    for client in clients:
+        client.close()
+
+
 class Rig:
     """One worker's parts without its life: loop, spool, scheduler, connections. `engine` "discard" is what a sink serves."""
 
@@ -94,11 +101,14 @@ class Rig:
         for _ in range(sessions):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
-            Connection(self._service, ours.detach(), Peer("192.0.2.1", 25000)).start()
+            self.loop.ready(self._begin, ours.detach())
             clients.append(theirs)
         self.await_replies(clients, b"220")
         self.say(clients, b"EHLO client.example.com\r\n", b"250")
         return clients
+
+    def _begin(self, fd: int) -> None:
+        Connection(self._service, fd, Peer("192.0.2.1", 25000)).start()
 
     def say(self, clients: list[socket.socket], octets: bytes, expected: bytes) -> None:
         """Let each client send, and turn until each has its reply; ValueError when that is another one."""
@@ -122,8 +132,8 @@ class Rig:
             left = waiting
 
 
-def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool) -> None:
-    """Send so many mails over kept sessions; runs inside valgrind and ends the process."""
+def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool, is_kept: bool) -> None:
+    """Send so many mails over kept sessions, or over a session each; runs inside valgrind and ends the process."""
     with tempfile.TemporaryDirectory(prefix="smtpd-bench-", ignore_cleanup_errors=True) as folder:
         rig = Rig(engine, folder, is_logging)
         clients = rig.connect(SESSIONS)
@@ -131,6 +141,9 @@ def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool) -> N
         gc.collect()
         gc.disable()
         for _ in range(mails // SESSIONS):
+            if not is_kept:
+                hang_up(clients, rig)
+                clients = rig.connect(SESSIONS)
             for octets, expected in steps:
                 rig.say(clients, octets, expected)
     os._exit(0)  # threads and sessions have nothing left to lose
@@ -156,22 +169,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mails", type=int, default=1000, help="more of them in the second run than in the first")
     parser.add_argument("--size", type=int, default=4096, help="octets of a body")
     parser.add_argument("--log", action="store_true", help="with a log line for each step of a mail")
+    parser.add_argument("--connect", action="store_true", help="a connection for each mail, from its first octet to its end")
     parser.add_argument("--keep", metavar="FILE", help="keep callgrind's output of the second run, for callgrind_annotate")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        serve_mails(options.engine, options.serve, options.size, options.log)
+        serve_mails(options.engine, options.serve, options.size, options.log, not options.connect)
     if shutil.which("valgrind") is None:
         print("valgrind is not installed", file=sys.stderr)
         return 1
     common = ["--engine", options.engine, "--size", str(options.size), *(["--log"] if options.log else [])]
+    common += ["--connect"] if options.connect else []
     with tempfile.TemporaryDirectory(prefix="smtpd-bench-") as folder:
         output = Path(options.keep or f"{folder}/callgrind.out").resolve()
         warm_up = 10 * SESSIONS
         before = count_run([*common, "--serve", str(warm_up)], output)
         whole = count_run([*common, "--serve", str(warm_up + options.mails)], output)
     each = (whole - before) / options.mails
-    print(f"- {options.engine}, {options.size:,} octets: {each:,.0f} instructions a mail on the loop thread")
+    print(
+        f"- {options.engine}, {options.size:,} octets{', a connection a mail' if options.connect else ''}: {each:,.0f} instructions a mail"
+    )
     return 0
 
 

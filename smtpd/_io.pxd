@@ -16,12 +16,17 @@ cdef class Poller:
 
     cpdef int wait_now(self) noexcept
     cpdef int wait(self, double longest_s) except -1
+    cpdef int add(self, int fd, int events) except -1
+    cpdef int modify(self, int fd, int events) except -1
+    cpdef int remove(self, int fd) except -1
+    cdef int _control(self, int operation, int fd, int events) except -1
     cpdef int descriptor(self, int position) noexcept
     cpdef int mask(self, int position) noexcept
 
 
 cpdef Py_ssize_t recv_into(int fd, bytearray buffer, Py_ssize_t offset, Py_ssize_t size) except? -1000000
 cpdef Py_ssize_t send(int fd, bytes data, Py_ssize_t offset) except? -1000000
+cpdef Py_ssize_t send_last(int fd, bytes data) except? -1000000
 cpdef int shutdown_write(int fd) except? -1000000
 cpdef int close(int fd) except? -1000000
 cpdef double monotonic_s() noexcept

@@ -40,8 +40,16 @@ class Poller:
         """Look without waiting, keep the GIL; return `count`, 0 on any failure."""
     def wait(self, longest_s: float) -> int:
         """Wait without the GIL, for ever when `longest_s` is negative; return `count`. A signal ends it early. OSError."""
+    def add(self, fd: int, events: int) -> int:
+        """Watch a descriptor. OSError."""
+    def modify(self, fd: int, events: int) -> int: ...
+    def remove(self, fd: int) -> int:
+        """Watch it no more; a descriptor that is closed leaves by itself. OSError."""
     def descriptor(self, position: int) -> int: ...
     def mask(self, position: int) -> int: ...
+
+def send_last(fd: int, data: bytes) -> int:
+    """send(2) of what `close` follows at once: both leave in one segment. The count that was sent or -errno."""
 
 def shutdown_write(fd: int) -> int:
     """shutdown(2) of the write side; 0 or -errno."""

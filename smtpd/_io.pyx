@@ -26,7 +26,7 @@ cdef extern from "sys/socket.h" nogil:
     int getpeername(int fd, sockaddr *address, socklen_t *size)
     int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
     int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
-    int MSG_NOSIGNAL, MSG_DONTWAIT, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, AF_INET, AF_INET6, AF_UNIX, SHUT_WR
+    int MSG_NOSIGNAL, MSG_DONTWAIT, MSG_MORE, SOCK_NONBLOCK, SOCK_CLOEXEC, SOCK_STREAM, AF_INET, AF_INET6, AF_UNIX, SHUT_WR
     int SOL_SOCKET, SO_ERROR
 
 cdef extern from "netinet/in.h" nogil:
@@ -68,6 +68,8 @@ cdef extern from "unistd.h" nogil:
     ssize_t c_write "write"(int fd, const void *buf, size_t size)
 
 cdef extern from "sys/epoll.h" nogil:
+    int EPOLL_CTL_ADD, EPOLL_CTL_MOD, EPOLL_CTL_DEL
+    int epoll_ctl(int epfd, int operation, int fd, epoll_event *event)
     int epoll_wait(int epfd, epoll_event *events, int maxevents, int timeout)
 
 cdef extern from "time.h" nogil:
@@ -106,6 +108,14 @@ cpdef Py_ssize_t recv_into(int fd, bytearray buffer, Py_ssize_t offset, Py_ssize
 
 
 cpdef Py_ssize_t send(int fd, bytes data, Py_ssize_t offset) except? -1000000:
+    return _send(fd, data, offset, 0)
+
+
+cpdef Py_ssize_t send_last(int fd, bytes data) except? -1000000:
+    return _send(fd, data, 0, MSG_MORE)
+
+
+cdef Py_ssize_t _send(int fd, bytes data, Py_ssize_t offset, int flags) except? -1000000:
     cdef ssize_t n
     cdef Py_ssize_t size
     if data is None:
@@ -114,7 +124,7 @@ cpdef Py_ssize_t send(int fd, bytes data, Py_ssize_t offset) except? -1000000:
     if offset < 0 or offset > size:
         return -EINVAL
     while True:
-        n = c_send(fd, PyBytes_AS_STRING(data) + offset, <size_t>(size - offset), MSG_NOSIGNAL | MSG_DONTWAIT)
+        n = c_send(fd, PyBytes_AS_STRING(data) + offset, <size_t>(size - offset), MSG_NOSIGNAL | MSG_DONTWAIT | flags)
         if n >= 0:
             return n
         if errno != EINTR:
@@ -148,7 +158,7 @@ cdef object _peer_of(sockaddr_storage *address):
 def accept(int fd):
     cdef sockaddr_storage address
     cdef socklen_t size
-    cdef int new, one = 1
+    cdef int new
     memset(&address, 0, sizeof(address))
     while True:
         size = sizeof(address)
@@ -157,8 +167,6 @@ def accept(int fd):
             break
         if errno != EINTR:
             return -errno, ("", 0)
-    if address.ss_family == AF_INET or address.ss_family == AF_INET6:
-        setsockopt(new, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     return new, _peer_of(&address)
 
 
@@ -280,6 +288,24 @@ cdef class Poller:
         elif code:
             raise OSError(code, "epoll_wait failed")
         return self.count
+
+    cpdef int add(self, int fd, int events) except -1:
+        return self._control(EPOLL_CTL_ADD, fd, events)
+
+    cpdef int modify(self, int fd, int events) except -1:
+        return self._control(EPOLL_CTL_MOD, fd, events)
+
+    cpdef int remove(self, int fd) except -1:
+        return self._control(EPOLL_CTL_DEL, fd, 0)
+
+    cdef int _control(self, int operation, int fd, int events) except -1:
+        cdef epoll_event event
+        memset(&event, 0, sizeof(event))
+        event.events = <uint32_t>events
+        event.data.fd = fd
+        if epoll_ctl(self._epfd, operation, fd, &event) < 0:
+            raise OSError(errno, "epoll_ctl failed")
+        return 0
 
     cpdef int descriptor(self, int position) noexcept:
         return self._events[position].data.fd if 0 <= position < self.count else -1

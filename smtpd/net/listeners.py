@@ -158,6 +158,7 @@ def _prepare(sock: socket.socket, owner_uid: int) -> None:
     sock.setblocking(False)
     if sock.family == socket.AF_UNIX:
         return
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # what is accepted inherits it
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of an ended server in TIME_WAIT
     if sock.family == socket.AF_INET6:
         # [::]:25 and 0.0.0.0:25 are two listeners, whatever the machine's bindv6only says

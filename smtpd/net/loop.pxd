@@ -3,9 +3,11 @@ cimport cython
 
 
 cdef int _READ, _WRITE, _READ_MASK, _WRITE_MASK
+cdef long _LEAST_CANCELLED
 
 
 cdef class Timer:
+    cdef Loop _loop
     cdef readonly double when
     cdef public object fn
 
@@ -23,6 +25,7 @@ cdef class Loop:
     cdef list _handlers
     cdef list _timers
     cdef long _timer_count
+    cdef public long cancelled_count
     cdef object _ready
     cdef object _posted
     cdef int _wake_fd
@@ -44,9 +47,12 @@ cdef class Loop:
     @cython.locals(known=Handler)
     cpdef remove_writer(self, int fd)
     cpdef forget(self, int fd)
-    @cython.locals(known=Handler, events=int, before=int)
+    cpdef forget_closed(self, int fd)
+    @cython.locals(known=Handler, handler=Handler, events=int, before=int)
     cpdef _register(self, int fd, on_readable, on_writable)
+    @cython.locals(timer=Timer)
     cpdef Timer call_at(self, double when, fn)
+    cdef _drop_cancelled(self)
     cpdef Timer call_later(self, double delay_s, fn)
     cpdef stop(self)
 
@@ -57,4 +63,5 @@ cdef class Loop:
     cpdef _handle_events(self)
 
     cpdef _on_wake(self)
+    @cython.locals(timer=Timer)
     cpdef _run_timers(self)

@@ -25,29 +25,32 @@ WRITE = select.EPOLLOUT
 _READ, _WRITE = READ, WRITE  # in C variables of the module (loop.pxd), as the masks are
 _READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as well
 _WRITE_MASK = ~READ
+_LEAST_CANCELLED = 1000
 
 
 class Timer:
-    """A call at a time; `cancel` is free, the entry leaves the heap when its time comes."""
+    """A call at a time; `cancel` is free, the entry leaves the heap when its time comes, or with many others before.
 
-    __slots__ = ("fn", "when")
+    Made by `Loop.call_at`.
+    """
 
-    def __init__(self, when: float, fn: Callable[[], object]) -> None:
-        self.when = when
-        self.fn: Callable[[], object] | None = fn
+    __slots__ = ("_loop", "fn", "when")
+    _loop: Loop
+    when: float
+    fn: Callable[[], object] | None
 
     def cancel(self) -> None:
-        self.fn = None
+        if self.fn is not None:
+            self.fn = None
+            self._loop.cancelled_count += 1
 
 
 class Handler:
     """Who watches a descriptor. Replaced, never changed."""
 
     __slots__ = ("on_readable", "on_writable")
-
-    def __init__(self, on_readable: Callable[[], object] | None, on_writable: Callable[[], object] | None) -> None:
-        self.on_readable = on_readable
-        self.on_writable = on_writable
+    on_readable: Callable[[], object] | None
+    on_writable: Callable[[], object] | None
 
 
 class Loop:
@@ -59,6 +62,7 @@ class Loop:
         self._handlers: list[Handler | None] = []  # by descriptor
         self._timers: list[tuple[float, int, Timer]] = []
         self._timer_count = 0
+        self.cancelled_count = 0  # of entries in `_timers`, about
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -94,10 +98,15 @@ class Loop:
             self._register(fd, known.on_readable, None)
 
     def forget(self, fd: int) -> None:
-        """Stop watching `fd`; call it before the descriptor is closed."""
+        """Stop watching `fd`."""
         if self._find(fd) is not None:
             self._handlers[fd] = None
-            self._epoll.unregister(fd)
+            self._poller.remove(fd)
+
+    def forget_closed(self, fd: int) -> None:
+        """`fd` is being closed and nobody else has it: it leaves the epoll set by itself."""
+        if self._find(fd) is not None:
+            self._handlers[fd] = None
 
     def _find(self, fd: int) -> Handler | None:
         return self._handlers[fd] if 0 <= fd < len(self._handlers) else None
@@ -111,22 +120,36 @@ class Loop:
             return
         if fd >= len(self._handlers):
             self._handlers.extend([None] * (fd + 64 - len(self._handlers)))
-        self._handlers[fd] = Handler(on_readable, on_writable)
+        handler = Handler.__new__(Handler)
+        handler.on_readable = on_readable
+        handler.on_writable = on_writable
+        self._handlers[fd] = handler
         if known is None:
-            self._epoll.register(fd, events)
+            self._poller.add(fd, events)
             return
         before = (_READ if known.on_readable is not None else 0) | (_WRITE if known.on_writable is not None else 0)
         if events != before:
-            self._epoll.modify(fd, events)
+            self._poller.modify(fd, events)
 
     # --- calls -------------------------------------------------------------------------------------------------------
 
     def call_at(self, when: float, fn: Callable[[], object]) -> Timer:
         """Call `fn` in the first turn at or after monotonic time `when`, in seconds."""
-        timer = Timer(when, fn)
+        timer = Timer.__new__(Timer)
+        timer._loop = self
+        timer.when = when
+        timer.fn = fn
         self._timer_count += 1
         heapq.heappush(self._timers, (when, self._timer_count, timer))
+        if self.cancelled_count > _LEAST_CANCELLED and 2 * self.cancelled_count > len(self._timers):
+            self._drop_cancelled()
         return timer
+
+    def _drop_cancelled(self) -> None:
+        """Each connection has a timer that is cancelled long before its time."""
+        self._timers[:] = [entry for entry in self._timers if entry[2].fn is not None]
+        heapq.heapify(self._timers)
+        self.cancelled_count = 0
 
     def call_later(self, delay_s: float, fn: Callable[[], object]) -> Timer:
         return self.call_at(self.now + delay_s, fn)
@@ -239,5 +262,9 @@ class Loop:
         timers = self._timers
         while timers and timers[0][0] <= self.now:
             timer = heapq.heappop(timers)[2]
-            if timer.fn is not None:
-                timer.fn()
+            fn = timer.fn
+            if fn is None:
+                self.cancelled_count -= 1
+            else:
+                timer.fn = None  # a `cancel` from now on finds nothing in the heap
+                fn()

@@ -29,11 +29,14 @@ cdef class Stream:
     cdef Py_ssize_t _linger_bytes
     cdef readonly object tls
 
+    cdef _begin(self, Loop loop, int fd, StreamOwner owner)
     cpdef start(self)
     cpdef pause(self)
     cpdef resume(self)
     @cython.locals(sent=Py_ssize_t)
     cpdef bint write(self, bytes data) except -1
+    @cython.locals(sent=Py_ssize_t)
+    cpdef finish(self, bytes data)
     cpdef close(self, bint linger=*)
     @cython.locals(owner=StreamOwner)
     cpdef destroy(self)
@@ -62,3 +65,7 @@ cdef class Stream:
     @cython.locals(count=Py_ssize_t, taken=Py_ssize_t, owner=StreamOwner)
     cpdef _step_tls(self)
     cpdef _end_handshake(self, failure)
+
+
+@cython.locals(stream=Stream)
+cpdef Stream make_stream(Loop loop, int fd, StreamOwner owner)

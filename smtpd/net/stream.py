@@ -53,6 +53,13 @@ class StreamOwner:
         """The descriptor is closed; last call."""
 
 
+def make_stream(loop: Loop, fd: int, owner: StreamOwner) -> Stream:
+    """The same as Stream(...), quicker."""
+    stream = Stream.__new__(Stream)
+    stream._begin(loop, fd, owner)
+    return stream
+
+
 class Stream:
     """`owner` gets the calls. All methods belong to the loop thread.
 
@@ -75,6 +82,9 @@ class Stream:
     )
 
     def __init__(self, loop: Loop, fd: int, owner: StreamOwner) -> None:
+        self._begin(loop, fd, owner)
+
+    def _begin(self, loop: Loop, fd: int, owner: StreamOwner) -> None:
         self._loop = loop
         self.fd = fd
         self.owner: StreamOwner = owner
@@ -142,6 +152,18 @@ class Stream:
         self._loop.add_writer(self.fd, self._on_writable)
         return False
 
+    def finish(self, data: bytes) -> None:
+        """Send and close at once, in one segment if there is room: only where nothing of the peer's is left to be read."""
+        if data and self.fd >= 0 and self._linger is None and not self._output and self.tls is None:
+            sent = _io.send_last(self.fd, data)
+            if sent == len(data):
+                self.destroy()
+                return
+            data = data[max(sent, 0) :]
+        if data:
+            self.write(data)
+        self.close(linger=False)
+
     def close(self, linger: bool = True) -> None:
         """End after the pending output. With `linger` the write side is shut first and what the peer still sends is read for a
         short time: a close with unread input would reset the connection and lose the last reply."""
@@ -169,7 +191,7 @@ class Stream:
         self.fd = -1
         if self._linger is not None:
             self._linger.cancel()
-        self._loop.forget(fd)
+        self._loop.forget_closed(fd)
         _io.close(fd)
         self._rest = None
         self._output = b""

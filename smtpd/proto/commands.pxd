@@ -13,9 +13,11 @@ cimport cython
 cdef PathScan _SCAN
 cdef Reply _SENDER_OK, _RECIPIENT_OK
 cdef Verdict _GO_ON
-cdef int _MAIL, _RCPT
+cdef int _MAIL, _RCPT, _HELO, _EHLO, _LHLO, _LINE_8BIT, _GREETED
+cdef Py_ssize_t _HELO_LENGTH
 cdef object _NO_PARAMETERS, _RECIPIENT
 
+@cython.locals(verb=int, name=bytes, is_lmtp=bint)
 cpdef Reply on_helo(Dialogue session, CommandReader reader)
 
 @cython.locals(rules=Rules, verdict=Verdict)

@@ -28,6 +28,9 @@ _SCAN = PathScan()
 _SENDER_OK, _RECIPIENT_OK = replies.SENDER_OK, replies.RECIPIENT_OK
 _MAIL, _RCPT = states.MAIL, states.RCPT
 _GO_ON = GO_ON
+_HELO, _EHLO, _LHLO = p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO
+_LINE_8BIT, _HELO_LENGTH = p.LINE_8BIT, HELO_LENGTH
+_GREETED = states.GREETED
 _NO_PARAMETERS = NO_PARAMETERS
 _RECIPIENT = Recipient
 
@@ -37,17 +40,17 @@ Handler = Callable[[Dialogue, CommandReader], Reply | None]
 def on_helo(session: Dialogue, reader: CommandReader) -> Reply | None:
     verb = reader.verb
     is_lmtp = session.rules.is_lmtp
-    if is_lmtp != (verb == p.VERB_LHLO):
+    if is_lmtp != (verb == _LHLO):
         return replies.USE_LHLO if is_lmtp else replies.USE_EHLO
     name = reader.argument
-    if not name or len(name) > HELO_LENGTH or reader.flags & p.LINE_8BIT:
+    if not name or len(name) > _HELO_LENGTH or reader.flags & _LINE_8BIT:
         if verb == p.VERB_HELO:
             return replies.HELO_SYNTAX
         return replies.EHLO_SYNTAX if verb == p.VERB_EHLO else replies.LHLO_SYNTAX
     session.helo = name
-    session.is_extended = verb != p.VERB_HELO
+    session.is_extended = verb != _HELO
     session.reset()
-    session.state = states.GREETED
+    session.state = _GREETED
     return session.rules.ehlo_reply if session.is_extended else session.rules.helo_reply
 
 

@@ -1,16 +1,22 @@
 from smtpd._tally cimport Tally
 from smtpd.mail.reply cimport Reply
-from smtpd.proto.events cimport Event, Refusal
+from smtpd.proto.events cimport Event, Refusal, make_event
 from smtpd.proto.rules cimport Rules
 from smtpd.proto.transaction cimport Transaction
 
 
-cdef int _GREETED, _CONNECTED
+cdef int _GREETED, _CONNECTED, _CLOSED, _PAUSED_NOT, _CLOSE, _QUIT
+
+
+cdef class Peer:
+    cdef readonly str address
+    cdef readonly int port
+    cdef readonly str name
 
 
 cdef class Dialogue:
     cdef public Rules rules
-    cdef public object peer
+    cdef public Peer peer
     cdef public int state
     cdef public int paused
     cdef public bytes helo
@@ -28,6 +34,7 @@ cdef class Dialogue:
     cdef public int junk_count
     cdef public int mail_count
 
+    cdef _begin(self, Rules rules, Peer peer)
     cpdef put(self, bytes wire)
     cpdef abort(self, Reply reply, str reason)
     cpdef answer(self, int verb, Reply reply)

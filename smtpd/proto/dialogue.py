@@ -12,13 +12,16 @@ from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.events import Event, Refusal
+from smtpd.proto.events import Event, Refusal, make_event
 from smtpd.proto.rules import Rules
 from smtpd.proto.states import PAUSED_DELAY, PAUSED_NOT
 from smtpd.proto.transaction import Transaction
 
 END_OF_DATA = 100
-_CONNECTED, _GREETED = states.CONNECTED, states.GREETED
+_CONNECTED, _GREETED, _CLOSED = states.CONNECTED, states.GREETED, states.CLOSED
+_PAUSED_NOT = PAUSED_NOT
+_CLOSE = ev.CLOSE
+_QUIT = p.VERB_QUIT
 
 
 class Peer:
@@ -68,10 +71,13 @@ class Dialogue:
     )  # fmt: skip
 
     def __init__(self, rules: Rules, peer: Peer) -> None:
+        self._begin(rules, peer)
+
+    def _begin(self, rules: Rules, peer: Peer) -> None:
         self.rules = rules
         self.peer = peer
-        self.state = states.CONNECTED
-        self.paused = PAUSED_NOT
+        self.state = _CONNECTED
+        self.paused = _PAUSED_NOT
         self.helo = b""
         self.is_extended = False
         self.is_tls = False
@@ -89,7 +95,7 @@ class Dialogue:
 
     @property
     def is_between_transactions(self) -> bool:
-        return self.state <= states.GREETED and not self.paused
+        return self.state <= _GREETED and not self.paused
 
     def put(self, wire: bytes) -> None:
         """Queue octets for the peer; `Session.take_output` hands them out."""
@@ -100,10 +106,10 @@ class Dialogue:
 
     def abort(self, reply: Reply | None, reason: str) -> None:
         """End the session from outside: a timer (`reply` says so) or a peer that is gone (None)."""
-        if self.state == states.CLOSED:
+        if self.state == _CLOSED:
             return
         self.drop_body()
-        self.paused = PAUSED_NOT
+        self.paused = _PAUSED_NOT
         self.token += 1
         if reply is not None:
             self.put(reply.wire)
@@ -122,7 +128,7 @@ class Dialogue:
             self._count_error(reply)
         if reply.closes:
             self.drop_body()
-            self.close("quit" if verb == p.VERB_QUIT else "too_many_errors")
+            self.close("quit" if verb == _QUIT else "too_many_errors")
         elif self.is_draining and self.is_between_transactions:
             self.abort(replies.SHUTTING_DOWN, "shutdown")
         elif self.error_count:
@@ -154,9 +160,9 @@ class Dialogue:
         return False
 
     def close(self, reason: str) -> None:
-        self.state = states.CLOSED
+        self.state = _CLOSED
         self.transaction = None
-        self.events.append(Event(ev.CLOSE, reason))
+        self.events.append(make_event(_CLOSE, reason, 0))
 
     def violation(self, kind: str) -> None:
         self.events.append(Event(ev.VIOLATION, kind))

@@ -3,7 +3,8 @@ from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
 from smtpd.proto.commands cimport on_mail, on_rcpt
 from smtpd.proto.content cimport begin_chunk, finish_body, on_data, take_content
-from smtpd.proto.dialogue cimport Dialogue
+from smtpd.proto.dialogue cimport Dialogue, Peer
+from smtpd.proto.rules cimport Rules
 
 cimport cython
 
@@ -33,3 +34,7 @@ cdef class Session(Dialogue):
     cpdef _handle_command(self, CommandReader reader, bint has_more)
 
     cpdef Reply _check_octets(self, int flags)
+
+
+@cython.locals(session=Session)
+cpdef Session make_session(Rules rules, Peer peer)

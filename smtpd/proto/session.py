@@ -37,13 +37,21 @@ _CLOSED = states.CLOSED
 _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY = PAUSED_NOT, PAUSED_BODY, PAUSED_DELAY
 
 
+def make_session(rules: Rules, peer: Peer) -> Session:
+    """The same as Session(...), quicker."""
+    session = Session.__new__(Session)
+    session._begin(rules, peer)
+    session._reader = CommandReader(rules.command_limit)
+    return session
+
+
 class Session(Dialogue):
     """The server's role. See the module's head, and `Dialogue` for what it keeps."""
 
     __slots__ = ("_reader",)
 
     def __init__(self, rules: Rules, peer: Peer) -> None:
-        super().__init__(rules, peer)
+        self._begin(rules, peer)
         self._reader = CommandReader(rules.command_limit)
 
     # --- the driver's side -------------------------------------------------------------------------------------------

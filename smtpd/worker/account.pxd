@@ -23,9 +23,15 @@ cdef class ListenerAccount:
     cdef Py_ssize_t _session_s
     cdef Py_ssize_t _end_of_data_s
     cdef PairCells _pairs
+    cdef dict _ended
 
     @cython.locals(pairs=PairCells, cells=Cells, i=int, pair=int, place=int, command=int)
     cpdef count_tally(self, Tally tally, PairCounts counts)
+
+    @cython.locals(cells=Cells)
+    cpdef connected(self, str client)
+
+    cpdef disconnected(self, str client, str reason, double seconds, PairCounts counts)
 
     cpdef int _resolve(self, int pair) except -1
 

@@ -42,6 +42,7 @@ class ListenerAccount:
         self._session_s = index.histogram("smtpd_session_seconds", listener=listener)
         self._end_of_data_s = index.histogram("smtpd_end_of_data_seconds", listener=listener)
         self._pairs = PairCells()
+        self._ended: dict[str, int] = {}  # cells of reasons seen so far
 
     def count_tally(self, tally: Tally, counts: PairCounts | None) -> None:
         """Count what a session did in this turn: commands and replies, and per session for its last log line."""
@@ -78,7 +79,11 @@ class ListenerAccount:
     def disconnected(self, client: str, reason: str, seconds: float, counts: PairCounts | None) -> None:
         self._active_count -= 1
         self._cells.set(self._active, self._active_count)
-        self._cells.inc(self._index.counter("smtpd_sessions_ended_total", listener=self.listener, reason=reason))
+        ended = self._ended.get(reason)
+        if ended is None:
+            ended = self._index.counter("smtpd_sessions_ended_total", listener=self.listener, reason=reason)
+            self._ended[reason] = ended
+        self._cells.inc(ended)
         self._cells.observe(self._session_s, seconds)
         if self.is_logging:
             self.log.disconnect(client, summarize(counts.as_dict() if counts is not None else {}))

@@ -1,12 +1,12 @@
 from smtpd cimport _io
 from smtpd.mail.verdict cimport Verdict, accept_as
 from smtpd.net.loop cimport Loop, Timer
-from smtpd.net.stream cimport Stream, StreamOwner
+from smtpd.net.stream cimport Stream, StreamOwner, make_stream
 from smtpd._parser cimport BodyDecoder
 from smtpd._tally cimport PairCounts, Tally
 from smtpd.proto.content cimport make_envelope
 from smtpd.proto.events cimport Event
-from smtpd.proto.session cimport Session
+from smtpd.proto.session cimport Session, make_session
 from smtpd.proto.trace cimport received_field
 from smtpd.proto.transaction cimport Transaction
 from smtpd.worker.account cimport ListenerAccount

@@ -16,13 +16,13 @@ from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.verdict import Verdict, accept_as
 from smtpd.net.loop import Timer
-from smtpd.net.stream import READ_BYTES, Stream, StreamOwner
+from smtpd.net.stream import READ_BYTES, StreamOwner, make_stream
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.content import make_envelope
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.events import Event
-from smtpd.proto.session import Session
+from smtpd.proto.session import make_session
 from smtpd.proto.trace import received_field
 from smtpd.proto.transaction import Transaction
 from smtpd.spool.base import BodyWriter
@@ -82,8 +82,8 @@ class Connection(StreamOwner):
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
         loop = service.loop
         self.service = service
-        self.session = Session(service.rules_for(peer), peer)
-        self.stream = Stream(loop, fd, self)
+        self.session = make_session(service.rules_for(peer), peer)
+        self.stream = make_stream(loop, fd, self)
         self.tap: Tap | None = None  # set while somebody watches this client
         self.client = f"{peer.name}[{peer.address or 'unix'}]"
         self._counts = PairCounts() if service.account.is_logging else None
@@ -201,15 +201,17 @@ class Connection(StreamOwner):
         if session.tally.count:
             service = self.service
             service.account.count_tally(session.tally, self._counts)
-        if session.output is not None:
-            output = session.take_output()
-            if output:
-                self.stream.write(output)
-                if self.tap is not None:
-                    self.tap.sent(output)
+        output = session.take_output() if session.output is not None else b""
+        if output and self.tap is not None:
+            self.tap.sent(output)
+        if self._ended == "quit" and not self._is_deep:
+            # nothing behind it, as far as was read: to close at once saves two turns on each connection, and a segment
+            self.stream.finish(output)
+            return
+        if output:
+            self.stream.write(output)
         if self._ended:
-            # QUIT with nothing behind it, as far as was read, is closed at once: that saves two turns on each connection
-            self.stream.close(linger=self._ended not in ("quit", "client_lost") or self._is_deep)
+            self.stream.close(linger=self._ended != "client_lost" or self._is_deep)
 
     def _handle_events(self) -> None:
         session = self.session
