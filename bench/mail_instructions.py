@@ -186,9 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         before = count_run([*common, "--serve", str(warm_up)], output)
         whole = count_run([*common, "--serve", str(warm_up + options.mails)], output)
     each = (whole - before) / options.mails
-    print(
-        f"- {options.engine}, {options.size:,} octets{', a connection a mail' if options.connect else ''}: {each:,.0f} instructions a mail"
-    )
+    kind = ", a connection a mail" if options.connect else ""
+    print(f"- {options.engine}, {options.size:,} octets{kind}: {each:,.0f} instructions a mail on the loop thread")
     return 0
 
 

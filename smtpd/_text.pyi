@@ -6,6 +6,12 @@ def join_number(value: int, digits: int, tail: str) -> str:
     ValueError: negative, or a tail that is not ASCII. OverflowError: it does not fit.
     """
 
+def is_plain(text: str) -> bool:
+    """Whether all of it is ASCII that prints, the blank included."""
+
+def are_plain(octets: bytes) -> bool:
+    """The same of octets."""
+
 def make_line(head: bytes, text: str) -> bytes:
     """Return head, text and CRLF. ValueError: the text is not ASCII."""
 

@@ -35,6 +35,26 @@ cpdef str join_number(long long value, int digits, str tail):
     return text
 
 
+cdef inline bint _is_plain(const unsigned char *at, Py_ssize_t size) noexcept nogil:
+    cdef Py_ssize_t i
+    cdef unsigned char odd = 0
+    for i in range(size):  # without a branch, for the compiler to take many octets at once
+        odd |= (at[i] < 0x20) | (at[i] > 0x7E)
+    return not odd
+
+
+cpdef bint is_plain(str text) except -1:
+    if text is None:
+        raise TypeError("a text is needed, not None")
+    return is_ascii(text) and _is_plain(str_data(text), str_size(text))
+
+
+cpdef bint are_plain(bytes octets) except -1:
+    if octets is None:
+        raise TypeError("bytes are needed, not None")
+    return _is_plain(<const unsigned char *>PyBytes_AS_STRING(octets), PyBytes_GET_SIZE(octets))
+
+
 cpdef bytes make_line(bytes head, str text):
     cdef Py_ssize_t head_size, size
     cdef bytes line

@@ -20,6 +20,7 @@ MODULES = (
     "smtpd.metrics._cells",
     "smtpd.limits._clients",
     "smtpd.log.escape",
+    "smtpd.log.maillog",
     "smtpd.log.shape",
     "smtpd.log.stamp",
     "smtpd.mail.queue_id",

@@ -6,6 +6,8 @@ their Python escapes. What is cut off is marked by "...".
 
 from __future__ import annotations
 
+from smtpd._text import are_plain, is_plain
+
 ADDRESS_LIMIT = 300  # characters; RFC 5321 4.5.3.1.3 has 256 octets for a path
 TEXT_LIMIT = 600
 _ADDRESS_LIMIT = ADDRESS_LIMIT  # in a C variable of the module
@@ -13,16 +15,14 @@ _ADDRESS_LIMIT = ADDRESS_LIMIT  # in a C variable of the module
 
 def clean_bytes(data: bytes, limit: int = ADDRESS_LIMIT) -> str:
     """Return the octets as printable text of at most `limit` characters (and the mark)."""
-    if data.isascii() and len(data) <= limit:
-        text = data.decode("ascii")
-        if text.isprintable():
-            return text
+    if len(data) <= limit and are_plain(data):
+        return data.decode("ascii")
     return _escape(data[: 4 * limit].decode("utf-8", "backslashreplace"), limit)
 
 
 def clean_text(text: str, limit: int = TEXT_LIMIT) -> str:
     """Return the text made printable, of at most `limit` characters (and the mark)."""
-    if len(text) <= limit and text.isprintable():
+    if len(text) <= limit and (is_plain(text) or text.isprintable()):
         return text
     return _escape(text, limit)
 

@@ -25,13 +25,6 @@ _POLL_S = 0.25
 _CLOSE = 0
 _REOPEN = 1
 
-# What `level = "warning"` leaves out: the lines of each connection and mail.
-_ORDINARY = (
-    "connect", "disconnect", "lost_connection", "timeout", "client", "message_id", "queued", "delivered", "removed", "expired",
-    "held", "reported", "reject",
-)  # fmt: skip
-
-
 def make_shape(settings: LogSettings, hostname: str) -> Shape:
     """Return the shape of the configured format and destination; it carries this process's pid."""
     is_syslog = settings.destination == "syslog"
@@ -71,9 +64,8 @@ class MailLog:
         self._is_closing = threading.Event()
         self._give_up_at_s = float("inf")
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        if settings.level == "warning" or settings.destination == "none":
-            for name in _ORDINARY:
-                setattr(self, name, _no_line)
+        # level "warning" leaves out the lines of each connection and mail
+        self._is_terse = settings.level == "warning" or settings.destination == "none"
 
     # --- life ------------------------------------------------------------------------------------------------------------
 
@@ -90,7 +82,9 @@ class MailLog:
             return
         self._lines = []
         count = len(lines)
-        characters = sum(map(len, lines))
+        characters = 0
+        for line in lines:
+            characters += len(line)
         if not self._has_room(count, characters):
             self._overflowed += count
             self._account_losses()
@@ -126,30 +120,37 @@ class MailLog:
     # --- events ----------------------------------------------------------------------------------------------------------
 
     def connect(self, client: str) -> None:
-        self._lines.append(self._shape.connect(client))
+        if not self._is_terse:
+            self._lines.append(self._shape.connect(client))
 
     def disconnect(self, client: str, counts: dict[str, tuple[int, int]]) -> None:
         """`counts` has (successful, all) commands by verb, in the order that is shown."""
-        self._lines.append(self._shape.disconnect(client, counts))
+        if not self._is_terse:
+            self._lines.append(self._shape.disconnect(client, counts))
 
     def lost_connection(self, stage: str, client: str) -> None:
         """The client went away; `stage` is the last command's name, or CONNECT."""
-        self._lines.append(self._shape.lost_connection(stage, client))
+        if not self._is_terse:
+            self._lines.append(self._shape.lost_connection(stage, client))
 
     def timeout(self, stage: str, client: str) -> None:
-        self._lines.append(self._shape.timeout(stage, client))
+        if not self._is_terse:
+            self._lines.append(self._shape.timeout(stage, client))
 
     def client(self, queue_id: str, client: str) -> None:
         """A mail has been received: from whom."""
-        self._lines.append(self._shape.client(queue_id, client))
+        if not self._is_terse:
+            self._lines.append(self._shape.client(queue_id, client))
 
     def message_id(self, queue_id: str, message_id: bytes) -> None:
         """`message_id` is the field's value with its brackets; b"" when there is none."""
-        self._lines.append(self._shape.message_id(queue_id, message_id))
+        if not self._is_terse:
+            self._lines.append(self._shape.message_id(queue_id, message_id))
 
     def queued(self, queue_id: str, sender: bytes, size_bytes: int, recipient_count: int) -> None:
         """A mail is in custody; `sender` is the reverse-path without brackets."""
-        self._lines.append(self._shape.queued(queue_id, sender, size_bytes, recipient_count))
+        if not self._is_terse:
+            self._lines.append(self._shape.queued(queue_id, sender, size_bytes, recipient_count))
 
     def delivered(
         self,
@@ -167,23 +168,28 @@ class MailLog:
 
         `delays` are seconds before the queue, in it, connecting, and transmitting; `transport` the name in the configuration.
         """
-        self._lines.append(self._shape.delivered(queue_id, to, relay, delay_s, delays, dsn, status, text, transport))
+        if not self._is_terse:
+            self._lines.append(self._shape.delivered(queue_id, to, relay, delay_s, delays, dsn, status, text, transport))
 
     def removed(self, queue_id: str) -> None:
         """Nothing is left to do for this mail."""
-        self._lines.append(self._shape.removed(queue_id))
+        if not self._is_terse:
+            self._lines.append(self._shape.removed(queue_id))
 
     def expired(self, queue_id: str, sender: bytes, text: str) -> None:
         """The lifetime of what is left of a mail is over; `text` says what becomes of that ("returned to sender")."""
-        self._lines.append(self._shape.expired(queue_id, sender, text))
+        if not self._is_terse:
+            self._lines.append(self._shape.expired(queue_id, sender, text))
 
     def held(self, queue_id: str, text: str) -> None:
         """The mail waits for an operator; `text` says why."""
-        self._lines.append(self._shape.held(queue_id, text))
+        if not self._is_terse:
+            self._lines.append(self._shape.held(queue_id, text))
 
     def reported(self, queue_id: str, text: str, report_id: str) -> None:
         """The sender is told of a mail: `text` says of what ("sender non-delivery notification"), `report_id` is the new mail."""
-        self._lines.append(self._shape.reported(queue_id, text, report_id))
+        if not self._is_terse:
+            self._lines.append(self._shape.reported(queue_id, text, report_id))
 
     def reject(
         self,
@@ -197,7 +203,8 @@ class MailLog:
         helo: bytes,
     ) -> None:
         """A command or mail was refused. `queue_id` "" = none yet; `stage` as in "RCPT"; `reply` without its line end."""
-        self._lines.append(self._shape.reject(queue_id, stage, client, reply, sender, recipient, protocol, helo))
+        if not self._is_terse:
+            self._lines.append(self._shape.reject(queue_id, stage, client, reply, sender, recipient, protocol, helo))
 
     def info(self, component: str, text: str, **fields: object) -> None:
         """Something worth knowing that is no mail; `component` is the program's name in the line."""
@@ -269,7 +276,3 @@ class MailLog:
             if time.monotonic() > self._give_up_at_s:
                 return False
         return True
-
-
-def _no_line(*_: object) -> None:
-    """An event that the level leaves out."""

@@ -66,10 +66,10 @@ class PostfixShape:
     """Lines as Postfix 3.7 writes them."""
 
     def __init__(self, stamp: Stamp) -> None:
-        self._header = stamp.header
+        self._stamp = stamp
 
     def connect(self, client: str) -> str:
-        return f"{self._header('smtpd')}connect from {_text(client)}"
+        return f"{self._stamp.header('smtpd')}connect from {_text(client)}"
 
     def disconnect(self, client: str, counts: dict[str, tuple[int, int]]) -> str:
         done = total = 0
@@ -78,22 +78,22 @@ class PostfixShape:
             done += ok
             total += tried
             words.append(f" {verb}={_ratio(ok, tried)}")
-        return f"{self._header('smtpd')}disconnect from {_text(client)}{''.join(words)} commands={_ratio(done, total)}"
+        return f"{self._stamp.header('smtpd')}disconnect from {_text(client)}{''.join(words)} commands={_ratio(done, total)}"
 
     def lost_connection(self, stage: str, client: str) -> str:
-        return f"{self._header('smtpd')}lost connection after {stage} from {_text(client)}"
+        return f"{self._stamp.header('smtpd')}lost connection after {stage} from {_text(client)}"
 
     def timeout(self, stage: str, client: str) -> str:
-        return f"{self._header('smtpd')}timeout after {stage} from {_text(client)}"
+        return f"{self._stamp.header('smtpd')}timeout after {stage} from {_text(client)}"
 
     def client(self, queue_id: str, client: str) -> str:
-        return f"{self._header('smtpd')}{queue_id}: client={_text(client)}"
+        return f"{self._stamp.header('smtpd')}{queue_id}: client={_text(client)}"
 
     def message_id(self, queue_id: str, message_id: bytes) -> str:
-        return f"{self._header('cleanup')}{queue_id}: message-id={_octets(message_id, _ADDRESS_LIMIT) or '<>'}"
+        return f"{self._stamp.header('cleanup')}{queue_id}: message-id={_octets(message_id, _ADDRESS_LIMIT) or '<>'}"
 
     def queued(self, queue_id: str, sender: bytes, size_bytes: int, recipient_count: int) -> str:
-        header = self._header("qmgr")
+        header = self._stamp.header("qmgr")
         return f"{header}{queue_id}: from=<{in_brackets(sender)}>, size={size_bytes}, nrcpt={recipient_count} (queue active)"
 
     def delivered(
@@ -110,22 +110,22 @@ class PostfixShape:
     ) -> str:
         a, b, c, d = delays
         return (
-            f"{self._header(_PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={_text(relay)}, "
+            f"{self._stamp.header(_PROGRAMS.get(transport, transport))}{queue_id}: to=<{in_brackets(to)}>, relay={_text(relay)}, "
             f"delay={seconds(delay_s)}, delays={seconds(a)}/{seconds(b)}/{seconds(c)}/{seconds(d)}, "
             f"dsn={dsn}, status={status} ({_text(text)})"
         )
 
     def removed(self, queue_id: str) -> str:
-        return f"{self._header('qmgr')}{queue_id}: removed"
+        return f"{self._stamp.header('qmgr')}{queue_id}: removed"
 
     def expired(self, queue_id: str, sender: bytes, text: str) -> str:
-        return f"{self._header('qmgr')}{queue_id}: from=<{in_brackets(sender)}>, status=expired, {text}"
+        return f"{self._stamp.header('qmgr')}{queue_id}: from=<{in_brackets(sender)}>, status=expired, {text}"
 
     def held(self, queue_id: str, text: str) -> str:
-        return f"{self._header('qmgr')}{queue_id}: held: {_text(text)}"
+        return f"{self._stamp.header('qmgr')}{queue_id}: held: {_text(text)}"
 
     def reported(self, queue_id: str, text: str, report_id: str) -> str:
-        return f"{self._header('bounce')}{queue_id}: {text}: {report_id}"
+        return f"{self._stamp.header('bounce')}{queue_id}: {text}: {report_id}"
 
     def reject(
         self,
@@ -143,7 +143,7 @@ class PostfixShape:
             code, dsn, words = (said.split(" ", 2) + ["", ""])[:3]
             said = f"{code} {dsn} <{in_brackets(recipient)}>: {words}"
         return (
-            f"{self._header('smtpd')}{queue_id or NO_QUEUE}: reject: {stage} from {_text(client)}: {said};"
+            f"{self._stamp.header('smtpd')}{queue_id or NO_QUEUE}: reject: {stage} from {_text(client)}: {said};"
             f"{'' if sender is None else f' from=<{in_brackets(sender)}>'}"
             f"{'' if recipient is None else f' to=<{in_brackets(recipient)}>'}"
             f" proto={protocol} helo=<{in_brackets(helo)}>"
@@ -152,7 +152,7 @@ class PostfixShape:
     def message(self, severity: int, component: str, text: str, fields: dict[str, object]) -> str:
         label = "" if severity == INFO else "warning: " if severity == WARNING else "error: "
         rest = "".join(f" {name}={_text(str(value))}" for name, value in fields.items())
-        return f"{self._header(component, severity)}{label}{_text(text, MESSAGE_LIMIT)}{rest}"
+        return f"{self._stamp.header(component, severity)}{label}{_text(text, MESSAGE_LIMIT)}{rest}"
 
 
 def _text(text: str, limit: int = TEXT_LIMIT) -> str:

@@ -17,7 +17,7 @@ class GroupWriter:
         """Insert mails and bodies and delete mails, in one transaction that is durable on return.
 
         The lists are flat, as in `Batch`: id, size, spilled, queue_id, envelope of each mail; id, data of each body; ids of
-        those that go. Raises sqlite3.Error with its `sqlite_errorcode`: the transaction may still be open, to be rolled back.
+        those that go. Raises sqlite3.Error with its `sqlite_errorcode`: the transaction may then be open, to be rolled back.
         """
 
     def close(self) -> None:

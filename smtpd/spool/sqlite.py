@@ -22,12 +22,11 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool.adoption import Adopter
-from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail, SpoolLog
+from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem, SpoolLog
 from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
 from smtpd.spool.change import Change
 from smtpd.spool.database import failure_of
 from smtpd.spool.exchange import Exchange
-from smtpd.spool.item import Body, SpoolItem
 from smtpd.spool.shard import FAILURES, Shard, ShardThread
 from smtpd.spool.space import SpaceWatch
 from smtpd.spool.spill import SpillFile, remove_spill_files
@@ -36,8 +35,7 @@ from smtpd.spool.writer import COMMITTING, ENDED, SqliteWriter
 _LEAST_SPILL_BYTES = 16 * 1024  # the threshold while memory is short
 _CEILING_AHEAD_US = 10_000_000
 _ADOPTION_PERIOD_S = 3.0
-# What arrives while the loop still has work goes into the same commit: each costs the disk a flush and the CPU as much as two
-# mails.
+# What arrives while the loop still has work goes into the same commit: each costs the disk a flush, and CPU for two mails.
 _GATHER_S = 0.001
 _SETTLE_S = 0.01  # how long settlements wait for a commit that is needed anyway: nobody waits for them
 

@@ -113,7 +113,7 @@ def test_ordinary_events_cost_nothing_where_nobody_reads_them(tmp_path: Path, le
     log.lost_connection("DATA", CLIENT)
     log.timeout("DATA", CLIENT)
     log.disconnect(CLIENT, {})
-    assert not log._lines
+    assert not log.waiting
     log.warning("smtpd", "this one")
     log.info("smtpd", "and this one")
     log.close(30.0)
