@@ -8,6 +8,7 @@ import ipaddress
 from collections.abc import Callable
 
 from smtpd.config.faults import did_you_mean, quote
+from smtpd.config.latency import normal_latency
 from smtpd.settings.endpoint import parse_endpoint
 from smtpd.settings.rate import parse_rate
 
@@ -180,6 +181,13 @@ def _line(text: str) -> str:
     return text
 
 
+def _refusal(text: str) -> str:
+    line = _line(text)
+    if line[:1] not in "45" or not line[:3].isdigit() or len(line) < 3 or line[3:4] not in ("", " "):
+        raise ValueError(f'expected a reply that refuses, such as "450 4.2.0 Mailbox busy", not {quote(text)}')
+    return line
+
+
 def _path(text: str) -> str:
     if not text:
         raise ValueError("the path is empty")
@@ -204,6 +212,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "domain": _domain,
     "hostname": _hostname,
     "ip": _ip,
+    "latency": normal_latency,
     "http_address": _http_address,
     "line": _line,
     "log_destination": _log_destination,
@@ -213,6 +222,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "next_hop": _next_hop,
     "path": _path,
     "rate": _rate,
+    "refusal": _refusal,
     "route_domain": _route_domain,
     "syslog_name": _syslog_name,
     "user": _name,

@@ -7,6 +7,7 @@ complete: host name, postmaster, and the names of listeners and routes are fille
 import os
 import re
 import tomllib
+from typing import Any
 
 import msgspec
 
@@ -67,25 +68,33 @@ def examine(path: str | None) -> Examined:
     file = settings_file(path)
     if file is None:
         return Examined("", embedded_default(), [], [])
-    try:
-        text = _read_text(file)
-        document = tomllib.loads(text)
-        index = LineIndex(text)
-    except _FileError as error:
-        return Examined(file, None, [Fault(file, error.line, "", str(error))], [])
-    except RecursionError:
-        return Examined(file, None, [Fault(file, 0, "", "lists or tables are nested too deeply")], [])
-    except tomllib.TOMLDecodeError as error:
-        return Examined(file, None, [_syntax_fault(file, text, error)], [])
-    except ValueError as error:
-        # int() of thousands of digits, which tomllib passes through
-        return Examined(file, None, [Fault(file, 0, "", f"not TOML: {escape(str(error))}")], [])
+    parsed = parse_file(file)
+    if isinstance(parsed, Fault):
+        return Examined(file, None, [parsed], [])
+    document, index = parsed
     reader = Reader()
     settings = reader.read(document)
     faults, warnings = cross_check(settings, reader.bad)
-    all_faults = _placed(file, index, reader.faults + faults)
+    all_faults = placed(file, index, reader.faults + faults)
     kept = None if all_faults else complete(settings)
-    return Examined(file, kept, all_faults, _placed(file, index, warnings))
+    return Examined(file, kept, all_faults, placed(file, index, warnings))
+
+
+def parse_file(file: str) -> tuple[dict[str, Any], LineIndex] | Fault:
+    """Return the tables of a TOML file and where they stand, or why there are none."""
+    try:
+        text = _read_text(file)
+        document = tomllib.loads(text)
+        return document, LineIndex(text)
+    except _FileError as error:
+        return Fault(file, error.line, "", str(error))
+    except RecursionError:
+        return Fault(file, 0, "", "lists or tables are nested too deeply")
+    except tomllib.TOMLDecodeError as error:
+        return _syntax_fault(file, text, error)
+    except ValueError as error:
+        # int() of thousands of digits, which tomllib passes through
+        return Fault(file, 0, "", f"not TOML: {escape(str(error))}")
 
 
 class _FileError(Exception):
@@ -124,6 +133,7 @@ def _syntax_fault(file: str, text: str, error: tomllib.TOMLDecodeError) -> Fault
     return Fault(file, int(place[1]), "", f"not TOML: {words} (column {place[2]})")
 
 
-def _placed(file: str, index: LineIndex, findings: list[Finding]) -> list[Fault]:
+def placed(file: str, index: LineIndex, findings: list[Finding]) -> list[Fault]:
+    """Return findings with their lines, in the order of the file."""
     faults = [Fault(file, index.line(f.path), dotted(f.path), f.text) for f in findings]
     return sorted(faults, key=lambda fault: fault.line)

@@ -58,8 +58,12 @@ class Reader:
 
     def read(self, document: dict[str, Any]) -> Settings:
         """Return the settings; what was wrong is in `faults`."""
-        settings = self._section(Settings, document, ())
-        assert isinstance(settings, Settings)
+        return self.read_as(Settings, document)
+
+    def read_as[T: Section](self, section: type[T], document: dict[str, Any]) -> T:
+        """Return the whole document as this section."""
+        settings = self._section(section, document, ())
+        assert isinstance(settings, section)
         return settings
 
     def fault(self, path: Path, text: str) -> None:
@@ -232,6 +236,9 @@ def _number(scalar: type, key: Key, value: Any) -> int | float:
     elif key.kind == "duration":
         number = parse_duration(value) if type(value) is str else _plain_float(value, 'a duration ("5 min")')
         shown = format_duration  # type: ignore[assignment]
+    elif scalar is float:
+        number = _plain_float(value, "a number")
+        shown = "{:g}".format
     else:
         number = _plain_int(value, "a whole number")
         shown = str  # type: ignore[assignment]

@@ -10,6 +10,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -32,6 +33,7 @@ BOOTING, READY, DRAINING = "booting", "ready", "draining"
 
 _SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the loop waiting for the GIL
 _PACKET_BYTES = 65536
+_MOST_DESCRIPTORS = 1 << 20
 # What the child must not be ended by before the worker has its own handlers; TERM, INT and QUIT may end it.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE)
 _DEFAULT = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGCHLD)
@@ -154,10 +156,13 @@ def _close_others(boot: WorkerBoot) -> None:
     """
     kept = {0, 1, 2, boot.channel.fileno()}
     kept.update(sock.fileno() for listener in boot.listeners for sock in listener.sockets)
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) not in kept:
-            with contextlib.suppress(OSError):  # the listing's own descriptor
-                os.close(int(name))
+    first = 0
+    for fd in sorted(kept):
+        if first < fd:  # an empty range is taken for one without an end
+            os.closerange(first, fd)
+        first = fd + 1
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    os.closerange(first, limit if limit != resource.RLIM_INFINITY else _MOST_DESCRIPTORS)
 
 
 def _say_failed(boot: WorkerBoot, text: str, exit_code: int) -> None:

@@ -82,6 +82,7 @@ class Children:
         self.slots: list[Slot] = []
         self.alive: dict[int, Child] = {}
         self.watcher: Watcher | None = None
+        self.on_finished: Callable[[], object] = lambda: None  # a worker says that the server has done its work
         self.is_stopping = False
         self._last_check_s = loop.now
         loop.call_later(_CHECK_S, self._check)
@@ -242,6 +243,8 @@ class Children:
             child.state = DRAINING
             child.has_left_listeners = True
             self._on_change()
+        elif word == "finished":
+            self.on_finished()
         elif word == "failed":
             child.failure = str(message.get("text", ""))
 

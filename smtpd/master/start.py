@@ -34,10 +34,15 @@ def run_master(
     load: Callable[[], Settings],
     run_worker: RunWorker,
     on_started: Callable[[list[ListenerSockets], socket.socket | None], object] = lambda listeners, metrics: None,
+    *,
+    before_run: Callable[[Master], object] = lambda master: None,
+    root: str = "",
 ) -> int:
     """Serve until stopped; gives the exit code. `file` is "" for the embedded default, `load` reads it anew.
 
-    `on_started` is called when everything is bound and before the first worker starts. Raises StartupError.
+    `on_started` is called when everything is bound and before the first worker starts, `before_run` then with the master, whose
+    loop and counters it may look at until this returns. `root`: a directory to confine the server to (chroot) once everything is
+    bound; relative paths of the settings are then looked up from the present directory. Raises StartupError.
     """
     account = choose_account(settings)
     owner_uid = account.uid if account is not None else -1
@@ -53,6 +58,8 @@ def run_master(
         metrics_socket = None
         if settings.metrics.address:
             metrics_socket = bind_socket(settings.metrics.address, _EXPORTER_BACKLOG, owner_uid)
+        if root:
+            confine(root)
         if account is not None:
             os.chown(pid_file.path, account.uid, account.gid)
             for name in _LATE_IMPORTS:
@@ -67,11 +74,23 @@ def run_master(
             log.warning("master", "runs as root: set `user` in the configuration, to drop to it")
         master = Master(settings, file, load, run_worker, listeners, metrics_socket, log, owner_uid)
         on_started(listeners, metrics_socket)
+        before_run(master)
         return master.run()
     finally:
         for listener in listeners:
             close_listener(listener)
         pid_file.release()
+
+
+def confine(root: str) -> None:
+    """Make `root` the root directory of this process and its workers; StartupError when that is not allowed."""
+    for name in _LATE_IMPORTS:
+        importlib.import_module(name)
+    try:
+        os.chroot(root)
+    except OSError as error:
+        code = os.EX_NOPERM if isinstance(error, PermissionError) else os.EX_OSERR
+        raise StartupError(f"can't change the root directory to {root}: {error.strerror}", code) from None
 
 
 def choose_account(settings: Settings) -> Account | None:

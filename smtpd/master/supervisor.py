@@ -57,14 +57,15 @@ class Master:
         self._file = file
         self._load = load
         self._owner_uid = owner_uid
-        self._cells = CellIndex()
+        self.cells = CellIndex()
         self._prepare_cells(settings, listeners)
-        self._slabs = Slabs(self._cells)
+        self.slabs = Slabs(self.cells)
         self._gauges = MasterGauges()
         generation = Generation(1, settings, listeners)
-        self.children = Children(self.loop, self._slabs, self._cells, log, run_worker, generation, self._on_change)
-        self.report = Report(self.children, self._slabs, file)
-        self._collector = SlabCollector(self._slabs, self._cells, self._gauges)
+        self.children = Children(self.loop, self.slabs, self.cells, log, run_worker, generation, self._on_change)
+        self.children.on_finished = self._on_finished
+        self.report = Report(self.children, self.slabs, file)
+        self._collector = SlabCollector(self.slabs, self.cells, self._gauges)
         self._exporter: Exporter | None = None
         self._metrics_address = settings.metrics.address
         if metrics_socket is not None:
@@ -111,7 +112,7 @@ class Master:
                 self._later.append(self.reload)
             return
         self.log.info("master", "reload: reading the configuration")
-        self._reload = Reload(self.loop, self.children, self._cells, self.log, self._owner_uid)
+        self._reload = Reload(self.loop, self.children, self.cells, self.log, self._owner_uid)
         self._reload.begin(self._load, self)
 
     def reload_done(self, generation: Generation | None) -> None:
@@ -133,6 +134,10 @@ class Master:
             self.stop_fast()
         else:
             self._stop(1, signal.SIGTERM, None)
+
+    def _on_finished(self) -> None:
+        if not self._stop_level:
+            self.stop_gracefully()
 
     def stop_fast(self) -> None:
         """INT, QUIT, or a second TERM: sessions are told and closed."""
@@ -237,7 +242,7 @@ class Master:
     # -----------------------------------------------------------------------------------------------------
 
     def _prepare_cells(self, settings: Settings, listeners: list[ListenerSockets]) -> None:
-        self._cells.prepare(
+        self.cells.prepare(
             listeners=[listener.name for listener in listeners], routes=[*(route.name for route in settings.route), "bounce"]
         )
 

@@ -72,13 +72,13 @@ _CHECK = Label("check", filled_by=CHECKS)
 _RESULT = _closed("result", "accepted rejected deferred discarded")
 _CHECK_RESULT = _closed("result", "ok reject defer error timeout")
 _DENIED = "host_limit client_limit rate pregreet dnsbl shed_memory shed_disk shed_queue proxy_header"
-_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown"
+_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct"
 _COMMANDS = (
     "helo ehlo lhlo mail rcpt data bdat rset noop vrfy expn help quit starttls auth xclient etrn other"  # as _parser.VERB_NAMES
 )
 _CODES = (
     "211 214 220 221 250 251 252 334 354 421 450 451 452 454 455 "
-    "500 501 502 503 504 521 523 530 534 535 538 550 551 552 553 554 555 556"
+    "500 501 502 503 504 521 523 530 534 535 538 550 551 552 553 554 555 556 other"
 )
 _VIOLATIONS = "early_talker pipelining bare_lf bare_cr line_too_long forbidden_command nul"
 _REFUSALS = (

@@ -72,7 +72,7 @@ class SlabCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Family]:
-        scrape = _Scrape(self._slabs, self._index)
+        scrape = Scrape(self._slabs, self._index)
         for metric in METRICS:
             family = _make_family(metric)
             if metric.is_masters:
@@ -85,7 +85,7 @@ class SlabCollector(Collector):
                 self._add_series(family, metric, scrape, None)
             yield family
 
-    def _add_series(self, family: Family, metric: Metric, scrape: _Scrape, slot: int | None) -> None:
+    def _add_series(self, family: Family, metric: Metric, scrape: Scrape, slot: int | None) -> None:
         own = () if slot is None else (str(slot),)
         for labels, first in self._index.series(metric):
             values = scrape.gauge(metric, first, slot) if metric.kind == GAUGE else scrape.counts(metric, first, slot)
@@ -93,7 +93,7 @@ class SlabCollector(Collector):
                 _add(family, metric, labels + own, values)
 
 
-class _Scrape:
+class Scrape:
     """One look at all banks: the sums of counters over everything, by slot too, and each living row for gauges."""
 
     def __init__(self, slabs: Slabs, index: CellIndex) -> None:

@@ -38,6 +38,7 @@ cdef class Stream:
     @cython.locals(sent=Py_ssize_t)
     cpdef finish(self, bytes data)
     cpdef close(self, bint linger=*)
+    cpdef reset(self)
     @cython.locals(owner=StreamOwner)
     cpdef destroy(self)
 

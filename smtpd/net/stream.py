@@ -14,7 +14,10 @@ plain stream pays one comparison for it.
 from __future__ import annotations
 
 import errno
+import os
+import socket
 import ssl
+import struct
 from collections.abc import Callable
 
 from smtpd import _io
@@ -182,6 +185,13 @@ class Stream:
             self._shut_down()
         elif not self._has_reader:
             self._watch()
+
+    def reset(self) -> None:
+        """Close the descriptor now so that the peer sees a TCP reset (a unix socket's peer an end), whatever is pending."""
+        if self.fd >= 0:
+            with socket.socket(fileno=os.dup(self.fd)) as same:
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self.destroy()
 
     def destroy(self) -> None:
         """Close the descriptor now, whatever is pending."""

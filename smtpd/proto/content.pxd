@@ -22,7 +22,7 @@ cdef object _ENVELOPE
 cpdef make_envelope(Dialogue session, Transaction transaction)
 
 @cython.locals(transaction=Transaction, decoder=BodyDecoder, size_bytes=Py_ssize_t, limit=Py_ssize_t)
-cpdef Reply begin_chunk(Dialogue session, bytes argument)
+cpdef Reply begin_chunk(Dialogue session, bytes argument, Reply refusal)
 
 cpdef Transaction make_swallower(Dialogue session, Transaction refused)
 
@@ -34,6 +34,7 @@ cpdef end_chunk(Dialogue session, Transaction transaction)
 
 @cython.locals(decoder=BodyDecoder, refusal=tuple)
 cpdef end_content(Dialogue session, Transaction transaction)
+cpdef settle_content(Dialogue session, Transaction transaction)
 
 @cython.locals(transaction=Transaction, verb=int, reply=Reply, answers=list)
 cpdef finish_body(Dialogue session, Verdict verdict)

@@ -13,6 +13,7 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
+from smtpd.proto.conduct import maybe_cut, meet
 from smtpd.proto.dialogue import END_OF_DATA, Dialogue
 from smtpd.proto.events import make_event
 from smtpd.proto.replies import queued
@@ -74,8 +75,10 @@ def make_envelope(session: Dialogue, transaction: Transaction) -> Envelope:
     )
 
 
-def begin_chunk(session: Dialogue, argument: bytes) -> Reply | None:
-    """BDAT size [LAST] (RFC 3030): the chunk is read whatever the answer will be, or the framing would be lost."""
+def begin_chunk(session: Dialogue, argument: bytes, refusal: Reply | None) -> Reply | None:
+    """BDAT size [LAST] (RFC 3030): the chunk is read whatever the answer will be, or the framing would be lost.
+
+    `refusal` is the answer where that is known already."""
     words = argument.split()
     is_last = len(words) == 2 and words[1].upper() == b"LAST"
     if not words or not words[0].isdigit() or len(words[0]) > CHUNK_DIGITS or (len(words) > 1 and not is_last):
@@ -89,6 +92,9 @@ def begin_chunk(session: Dialogue, argument: bytes) -> Reply | None:
     transaction = session.transaction
     if not session.rules.offers_chunking or session.state not in (states.RCPT, states.CHUNKS) or transaction is None:
         transaction = make_swallower(session, transaction)
+    elif refusal is not None:
+        transaction = make_swallower(session, transaction)
+        transaction.failure = refusal
     elif transaction.decoder is None:
         begin_content(session, transaction)
     decoder = transaction.decoder
@@ -123,6 +129,8 @@ def take_content(session: Dialogue, data: bytearray, position: int, end: int) ->
     decoder = transaction.decoder
     assert decoder is not None
     position = decoder.take(data, position, end)
+    if session.step is not None and maybe_cut(session, decoder.raw_bytes):
+        return end
     if transaction.failure is None:
         refusal = check_content_limits(decoder, session.rules)
         if refusal is not None:
@@ -178,6 +186,15 @@ def end_content(session: Dialogue, transaction: Transaction) -> None:
         refusal = check_whole_content(decoder, session.rules)
         if refusal is not None:
             fail_content(session, transaction, refusal[0], refusal[1])
+    if transaction.failure is None and session.conduct is not None:
+        verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA
+        if meet(session, ev.STAGE_BODY, verb, b""):
+            return
+    settle_content(session, transaction)
+
+
+def settle_content(session: Dialogue, transaction: Transaction) -> None:
+    """Answer a failure; ask the driver for custody of the rest."""
     if transaction.failure is not None:
         finish_body(session, Verdict(transaction.failure, transaction.failure_reason))
         return

@@ -30,6 +30,8 @@ cdef class Dialogue:
     cdef public list events
     cdef public int token
     cdef public object pending
+    cdef public object conduct
+    cdef public object step
     cdef public int error_count
     cdef public int junk_count
     cdef public int mail_count

@@ -6,6 +6,8 @@ are held here, where the replies pass.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from smtpd import _parser as p
 from smtpd._tally import Tally
 from smtpd.mail.envelope import Recipient
@@ -16,6 +18,9 @@ from smtpd.proto.events import Event, Refusal, make_event
 from smtpd.proto.rules import Rules
 from smtpd.proto.states import PAUSED_DELAY, PAUSED_NOT
 from smtpd.proto.transaction import Transaction
+
+if TYPE_CHECKING:
+    from smtpd.proto.conduct import Conduct, Step
 
 END_OF_DATA = 100
 _CONNECTED, _GREETED, _CLOSED = states.CONNECTED, states.GREETED, states.CLOSED
@@ -50,6 +55,7 @@ class Dialogue:
     """
 
     __slots__ = (
+        "conduct",
         "error_count",
         "events",
         "helo",
@@ -65,6 +71,7 @@ class Dialogue:
         "pending",
         "rules",
         "state",
+        "step",
         "tally",
         "token",
         "transaction",
@@ -88,7 +95,9 @@ class Dialogue:
         self.more_output: list[bytes] = []
         self.events: list[Event] = []
         self.token = 0
-        self.pending: Recipient | Reply | None = None
+        self.pending: Recipient | tuple[str, int] | None = None
+        self.conduct: Conduct | None = None  # set by the driver before `start`
+        self.step: Step | None = None  # of the conduct, for the last command
         self.error_count = 0
         self.junk_count = 0
         self.mail_count = 0
@@ -128,7 +137,7 @@ class Dialogue:
             self._count_error(reply)
         if reply.closes:
             self.drop_body()
-            self.close("quit" if verb == _QUIT else "too_many_errors")
+            self.close("conduct" if self.step is not None else "quit" if verb == _QUIT else "too_many_errors")
         elif self.is_draining and self.is_between_transactions:
             self.abort(replies.SHUTTING_DOWN, "shutdown")
         elif self.error_count:

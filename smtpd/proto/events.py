@@ -13,8 +13,9 @@ BODY_END = 4  # `token`: the content is whole; resume(token, verdict) after cust
 BODY_ABORT = 5  # whatever was given of this body is void
 REJECT = 6  # `stage`, `data`: Refusal: a command or content was refused for a reason that is counted
 VIOLATION = 7  # `data`: label of smtpd_protocol_violations_total
-DELAY = 8  # `token`: keep the output back for the rules' error delay, then resume(token)
+DELAY = 8  # `token`, `data`: resume(token) after so many seconds, None = the rules' error delay
 CLOSE = 9  # `data`: label of smtpd_sessions_ended_total; send what is left, then close
+RESET = 10  # the CLOSE that follows is to be a TCP reset
 
 STAGE_CONNECT = "connect"
 STAGE_HELO = "helo"

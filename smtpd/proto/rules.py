@@ -40,7 +40,7 @@ class NoChecks:
 
 
 class Rules:
-    """`suppressed` are EHLO keywords in upper case that are neither offered nor honoured."""
+    """`suppressed` are EHLO keywords in upper case that are neither offered nor honoured; `greeting`, if any, follows the 220."""
 
     def __init__(
         self,
@@ -55,6 +55,7 @@ class Rules:
         is_bare_newline_refused: bool = False,
         suppressed: frozenset[str] = frozenset(),
         postmaster: Recipient | None = None,
+        greeting: bytes = b"",
     ) -> None:
         self.hostname = hostname.encode("ascii")
         self.listener = listener
@@ -64,7 +65,7 @@ class Rules:
         self.is_bare_newline_refused = is_bare_newline_refused
         self.postmaster = postmaster or Recipient(b"postmaster@" + self.hostname, hostname.lower())
         kind = b"LMTP" if is_lmtp and banner == "ESMTP" else banner.encode("ascii")
-        self.greeting = b"220 " + self.hostname + b" " + kind + b"\r\n"
+        self.greeting = b"220 " + (greeting or self.hostname + b" " + kind).rstrip() + b"\r\n"
         self.size_limit = limits.message_size
         self.line_limit = limits.line_length
         self.command_limit = limits.command_length

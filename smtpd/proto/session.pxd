@@ -11,7 +11,7 @@ cimport cython
 
 cdef long _IS_JUNK
 cdef int _CHECKED_FLAGS, _BDAT, _MAIL, _RCPT, _DATA, _VERB_COUNT, _CONTENT, _CLOSED
-cdef int _COMMANDS_PER_TURN, _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY
+cdef int _RCPT_STATE, _COMMANDS_PER_TURN, _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY, _PAUSED_STEP
 
 
 cdef class Session(Dialogue):
@@ -32,6 +32,12 @@ cdef class Session(Dialogue):
 
     @cython.locals(verb=int, refusal=Reply)
     cpdef _handle_command(self, CommandReader reader, bint has_more)
+
+    cdef _run_command(self, int verb, CommandReader reader)
+    cpdef _greet(self)
+    cpdef _conduct_command(self, int verb, CommandReader reader)
+    cpdef _follow_step(self, int verb, CommandReader reader)
+    cpdef _resume_step(self, int what, place, Verdict verdict)
 
     cpdef Reply _check_octets(self, int flags)
 

@@ -15,13 +15,15 @@ from smtpd._parser import CommandReader
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
+from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_rcpt
-from smtpd.proto.content import begin_chunk, finish_body, on_data, take_content
+from smtpd.proto.conduct import STAGES, hold, judge_step, maybe_cut, meet, take_step
+from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
 from smtpd.proto.events import Event
 from smtpd.proto.rules import Rules
-from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_MAIL, PAUSED_NOT
+from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
 
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
@@ -33,8 +35,10 @@ _BDAT, _MAIL, _RCPT, _DATA = p.VERB_BDAT, p.VERB_MAIL, p.VERB_RCPT, p.VERB_DATA
 _VERB_COUNT = p.VERB_COUNT
 _COMMANDS_PER_TURN = COMMANDS_PER_TURN
 _CONTENT = states.CONTENT
+_RCPT_STATE = states.RCPT
 _CLOSED = states.CLOSED
 _PAUSED_NOT, _PAUSED_BODY, _PAUSED_DELAY = PAUSED_NOT, PAUSED_BODY, PAUSED_DELAY
+_PAUSED_STEP = PAUSED_STEP  # and what comes after it
 
 
 def make_session(rules: Rules, peer: Peer) -> Session:
@@ -57,7 +61,11 @@ class Session(Dialogue):
     # --- the driver's side -------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Greet."""
+        """Greet, unless the conduct has other ideas."""
+        if self.conduct is None or not meet(self, ev.STAGE_CONNECT, p.VERB_NONE, b""):
+            self._greet()
+
+    def _greet(self) -> None:
         self.put(self.rules.greeting)
         self.tally.add(-220)
 
@@ -112,6 +120,9 @@ class Session(Dialogue):
         self.paused = _PAUSED_NOT
         pending = self.pending
         self.pending = None
+        if what >= _PAUSED_STEP:
+            self._resume_step(what, pending, verdict)
+            return
         if what == _PAUSED_DELAY:
             if self.is_draining and self.is_between_transactions:
                 self.abort(replies.SHUTTING_DOWN, "shutdown")
@@ -127,7 +138,7 @@ class Session(Dialogue):
     def drain(self) -> None:
         """Finish the transaction, then 421; at once when there is none."""
         self.is_draining = True
-        if self.is_between_transactions:
+        if self.is_between_transactions or (self.paused == PAUSED_STEP and self.state <= states.GREETED):
             self.abort(replies.SHUTTING_DOWN, "shutdown")
 
     # --- lines ----------------------------------------------------------------------------------------------------
@@ -143,7 +154,10 @@ class Session(Dialogue):
                     self.answer(p.VERB_OTHER, refusal)
                 return
         if verb == _BDAT:
-            self.answer(verb, begin_chunk(self, reader.argument))
+            if self.conduct is not None and self.state == _RCPT_STATE:
+                self._conduct_command(verb, reader)
+            else:
+                self.answer(verb, begin_chunk(self, reader.argument, None))
             return
         refusal = self.rules.refusals[self.state * _VERB_COUNT + verb]
         if refusal is not None:
@@ -155,6 +169,12 @@ class Session(Dialogue):
             return
         if _IS_JUNK >> verb & 1 and self.count_junk():
             return
+        if self.conduct is not None:
+            self._conduct_command(verb, reader)
+            return
+        self._run_command(verb, reader)
+
+    def _run_command(self, verb: int, reader: CommandReader) -> None:
         if verb == _MAIL:
             self.answer(verb, on_mail(self, reader))
         elif verb == _RCPT:
@@ -163,6 +183,39 @@ class Session(Dialogue):
             self.answer(verb, on_data(self, reader))
         else:
             self.answer(verb, HANDLERS[verb](self, reader))
+
+    # --- under a conduct ----------------------------------------------------------------------------------------------
+
+    def _conduct_command(self, verb: int, reader: CommandReader) -> None:
+        if not meet(self, STAGES[verb], verb, reader.argument):
+            self._follow_step(verb, reader)
+
+    def _follow_step(self, verb: int, reader: CommandReader) -> None:
+        """The step lets the command be carried out, now."""
+        if verb == _BDAT:
+            self.answer(verb, begin_chunk(self, reader.argument, None if self.step is None else self.step.reply))
+        else:
+            self._run_command(verb, reader)
+        hold(self)
+
+    def _resume_step(self, what: int, place: object, verdict: Verdict | None) -> None:
+        """The time of a step has passed, or its verdict is there; the command is still the reader's last one."""
+        if what == PAUSED_HOLD:
+            if not maybe_cut(self, 0) and self.is_draining and self.is_between_transactions:
+                self.abort(replies.SHUTTING_DOWN, "shutdown")
+            return
+        assert isinstance(place, tuple)
+        stage, verb = place
+        judge_step(self, verdict)
+        if take_step(self, stage, verb):
+            return
+        if stage == ev.STAGE_CONNECT:
+            self._greet()
+        elif stage == ev.STAGE_BODY:
+            assert self.transaction is not None
+            settle_content(self, self.transaction)
+        else:
+            self._follow_step(verb, self._reader)
 
     def _check_octets(self, flags: int) -> Reply | None:
         """Report and refuse a line by what it is made of."""

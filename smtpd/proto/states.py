@@ -30,6 +30,8 @@ PAUSED_MAIL = 1
 PAUSED_RCPT = 2
 PAUSED_BODY = 3
 PAUSED_DELAY = 4
+PAUSED_STEP = 5  # a step of the conduct has to wait before it is taken
+PAUSED_HOLD = 6  # the step was taken; what the peer sends is not read yet
 
 STATE_NAMES = ("CONNECT", "HELO", "MAIL", "RCPT", "BDAT", "DATA", "CLOSED")
 

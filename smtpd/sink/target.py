@@ -6,6 +6,9 @@ a gateway costs before custody.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from smtpd.settings import (
     LimitsSettings,
     ListenerSettings,
@@ -16,28 +19,55 @@ from smtpd.settings import (
     SpoolSettings,
 )
 
+_UNLIMITED = ("recipients", "junk_commands", "soft_errors", "hard_errors", "connections", "connections_per_client")
 
-def sink_settings(
-    listen: tuple[str, ...], workers: int, metrics: str, run_dir: str, hostname: str, is_verbose: bool, message_size: int
-) -> Settings:
-    """Return settings that take every mail on `listen` and discard it. `message_size` in octets, 0 = no limit."""
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where and how a sink listens. `message_size` in octets, 0 = no limit; `timeout_s` 0 = the gateway's own limits."""
+
+    listen: tuple[str, ...]
+    run_dir: str
+    hostname: str
+    workers: int = 1
+    metrics: str = ""
+    user: str = ""
+    is_lmtp: bool = False
+    is_dsn_offered: bool = True
+    banner: str = "ESMTP"
+    backlog: int = 4096
+    message_size: int = 0
+    timeout_s: float = 0.0
+    is_verbose: bool = False
+    log: str = "stderr"
+
+
+def sink_settings(target: Target) -> Settings:
+    """Return settings that take every mail and discard it."""
+    listeners = [
+        ListenerSettings(
+            address=address,
+            name=f"sink{n}" if n else "sink",
+            protocol="lmtp" if target.is_lmtp else "smtp",
+            dsn=target.is_dsn_offered,
+            banner=target.banner,
+            backlog=target.backlog,
+        )
+        for n, address in enumerate(target.listen)
+    ]
+    limits: dict[str, Any] = {"message_size": target.message_size, **dict.fromkeys(_UNLIMITED, 0)}
+    if target.timeout_s:
+        limits |= dict.fromkeys(("command_timeout", "data_timeout", "command_deadline"), target.timeout_s)
     return Settings(
-        hostname=hostname,
-        workers=workers,
-        run_dir=run_dir,
+        hostname=target.hostname,
+        workers=target.workers,
+        run_dir=target.run_dir,
+        user=target.user,
         drain_timeout=5.0,
-        listener=[ListenerSettings(address=address, name=f"sink{n}" if n else "sink") for n, address in enumerate(listen)],
-        limits=LimitsSettings(
-            message_size=message_size,
-            recipients=0,
-            junk_commands=0,
-            soft_errors=0,
-            hard_errors=0,
-            connections=0,
-            connections_per_client=0,
-        ),
+        listener=listeners,
+        limits=LimitsSettings(**limits),
         spool=SpoolSettings(engine="discard", path=""),
         route=[RouteSettings(domains=["*"], transport="discard", name="discard")],
-        metrics=MetricsSettings(address=metrics),
-        log=LogSettings(level="info" if is_verbose else "warning"),
+        metrics=MetricsSettings(address=target.metrics),
+        log=LogSettings(level="info" if target.is_verbose else "warning", destination=target.log),
     )

@@ -9,11 +9,13 @@ from smtpd._parser import VERB_NAMES
 from smtpd._tally import PairCells, PairCounts, Tally
 from smtpd.log.maillog import MailLog
 from smtpd.metrics._cells import Cells
+from smtpd.metrics.catalogue import BY_NAME
 from smtpd.metrics.slab import CellIndex
 from smtpd.proto.dialogue import END_OF_DATA
 from smtpd.proto.events import Refusal
 from smtpd.proto.session import Session
 
+_CODES = frozenset(BY_NAME["smtpd_replies_total"].labels[0].values)
 _RESULTS = ("accepted", "rejected", "deferred", "discarded")
 
 
@@ -64,7 +66,7 @@ class ListenerAccount:
     def _resolve(self, pair: int) -> int:
         """Remember the cells of the reply and of the command, -1 for a reply that is none's; return their place."""
         verb, code = divmod(pair, 1000) if pair >= 0 else (END_OF_DATA, -pair)
-        reply = self._index.counter("smtpd_replies_total", code=str(code))
+        reply = self._index.counter("smtpd_replies_total", code=str(code) if str(code) in _CODES else "other")
         command = self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]) if verb < END_OF_DATA else -1
         self._pairs.put(pair, reply, command)
         return self._pairs.find(pair)

@@ -15,10 +15,12 @@ from collections.abc import Callable
 from smtpd import _io
 from smtpd.net.listeners import ListenerSockets
 from smtpd.net.loop import Loop
+from smtpd.worker.parts import Gate
 
 ACCEPTS_PER_TURN = 16  # so that a flood of connects leaves time for the sessions
 NEIGHBOURS = 2
 PATIENCE_S = (0.02, 0.035)  # by distance: the second neighbour gives the first its chance
+GATE_RETRY_S = 0.02  # how long excess connections wait at least before one is looked at again
 RETRY_S = 0.2  # after EMFILE, ENFILE, ENOMEM or ENOBUFS
 _EAGAIN = -errno.EAGAIN
 _GONE = (-errno.ECONNABORTED, -errno.EPROTO, -errno.EPERM)
@@ -26,14 +28,24 @@ Accepted = Callable[[int, tuple[str, int]], None]
 
 
 class Acceptor:
-    """One listener in one worker. `on_accepted(descriptor, (address, port))` takes the connection over."""
+    """One listener in one worker. `on_accepted(descriptor, (address, port))` takes the connection over.
 
-    def __init__(self, loop: Loop, listener: ListenerSockets, on_accepted: Accepted, on_shortage: Callable[[str], None]) -> None:
+    While `gate` lets nobody in, connections stay in the kernel's queue."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: ListenerSockets,
+        on_accepted: Accepted,
+        on_shortage: Callable[[str], None],
+        gate: Gate | None = None,
+    ) -> None:
         self.name = listener.name
         self._loop = loop
         self._listener = listener
         self._on_accepted = on_accepted
         self._on_shortage = on_shortage
+        self._gate = gate
         self._watched: dict[int, int] = {}  # descriptor -> distance, 0 = ours
         self._is_closed = False
         self._is_short = False
@@ -89,14 +101,22 @@ class Acceptor:
 
     def _accept(self, fd: int) -> bool:
         """Take what is waiting, up to the quantum; False when descriptors have run out and the socket is left for later."""
+        gate = self._gate
         for _ in range(ACCEPTS_PER_TURN):
+            if gate is not None and not gate.take():
+                self._loop.remove_reader(fd)
+                self._loop.call_later(GATE_RETRY_S, lambda: self._watch(fd))
+                return False
             new, peer = _io.accept(fd)
             if new >= 0:
                 self._is_short = False
                 self._on_accepted(new, peer)
-            elif new == _EAGAIN:
+                continue
+            if gate is not None:
+                gate.give_back()
+            if new == _EAGAIN:
                 return True
-            elif new not in _GONE:
+            if new not in _GONE:
                 self._run_short(fd, new)
                 return False
         return True

@@ -2,7 +2,8 @@
 it.
 
 Also the words on the channel between them (SOCK_SEQPACKET, one JSON object a packet). The worker says
-`{"is": "ready"}` when it accepts, `{"is": "draining"}`, or `{"is": "failed", "text": …, "exit_code": …}`.
+`{"is": "ready"}` when it accepts, `{"is": "draining"}`, `{"is": "finished"}` to have the server stopped,
+or `{"is": "failed", "text": …, "exit_code": …}`.
 The master says `{"do": "listeners", "slot": n, "names": […]}` with one descriptor (SCM_RIGHTS) per name, in
 order: a slot was added (TTIN); and `{"do": "serve", "slots": […]}`: accept from these slots at once, your
 own and those whose worker was retired (TTOU). The channel's end means that the master is gone: close the

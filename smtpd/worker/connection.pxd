@@ -45,6 +45,7 @@ cdef class Connection(StreamOwner):
     cdef bytes _head
     cdef str _ended
     cdef bint _is_deep
+    cdef bint _is_reset
     cdef double _started_at
     cdef double _line_started_at
     cdef double _deadline

@@ -30,7 +30,7 @@ from smtpd.spool.item import SpoolItem
 from smtpd.worker.service import Service
 
 if TYPE_CHECKING:
-    from smtpd.control.transcript import Tap
+    from smtpd.worker.parts import SessionTap
 
 _HEAD_BYTES = 64 * 1024  # how much of a header is kept to look for Message-ID
 _NOBODY = StreamOwner()
@@ -75,22 +75,25 @@ class Connection(StreamOwner):
     """`service` is what all connections of a listener share."""
 
     __slots__ = (
-        "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_line_started_at", "_mail", "_started_at",
-        "_timer", "client", "service", "session", "stream", "tap",
+        "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_is_reset", "_line_started_at", "_mail",
+        "_started_at", "_timer", "client", "service", "session", "stream", "tap",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
         loop = service.loop
         self.service = service
         self.session = make_session(service.rules_for(peer), peer)
+        if service.conduct_for is not None:
+            self.session.conduct = service.conduct_for(peer)
         self.stream = make_stream(loop, fd, self)
-        self.tap: Tap | None = None  # set while somebody watches this client
+        self.tap: SessionTap | None = None  # set while somebody watches this client
         self.client = f"{peer.name}[{peer.address or 'unix'}]"
         self._counts = PairCounts() if service.account.is_logging else None
         self._mail: PendingMail | None = None  # its body is arriving
         self._committing: PendingMail | None = None  # the session waits for its custody
         self._head: bytes | None = None
         self._ended = ""
+        self._is_reset = False
         self._is_deep = False  # the last read was full: more octets may wait
         self._started_at = loop.now
         self._line_started_at = 0.0
@@ -103,7 +106,9 @@ class Connection(StreamOwner):
         self.service.account.connected(self.client)
         self.stream.start()
         self.session.start()
-        self._flush()
+        if self.session.paused:
+            self.stream.pause()
+        self._settle_turn()
 
     def drain(self) -> None:
         """Let the transaction finish, then say 421."""
@@ -166,6 +171,8 @@ class Connection(StreamOwner):
         self.stream.owner = _NOBODY
         if self.tap is not None:
             self.tap.closed()
+        if self.session.conduct is not None:
+            self.session.conduct.end()
         service = self.service
         service.connections.discard(self)
         service.left(self.session.peer.row)
@@ -204,6 +211,11 @@ class Connection(StreamOwner):
         output = session.take_output() if session.output is not None else b""
         if output and self.tap is not None:
             self.tap.sent(output)
+        if self._is_reset:
+            if output:
+                self.stream.write(output)
+            self.stream.reset()
+            return
         if self._ended == "quit" and not self._is_deep:
             # nothing behind it, as far as was read: to close at once saves two turns on each connection, and a segment
             self.stream.finish(output)
@@ -235,6 +247,8 @@ class Connection(StreamOwner):
                 self.service.account.refused(session, event.stage, event.data, self.client)
             elif kind == ev.DELAY:
                 self._delay(event)
+            elif kind == ev.RESET:
+                self._is_reset = True
 
     def _begin_body(self, transaction: Transaction) -> None:
         service = self.service
@@ -249,6 +263,8 @@ class Connection(StreamOwner):
         writer = service.spool.begin(queue_id, envelope)
         self._mail = PendingMail(self, queue_id, envelope, writer)
         self._head = b""
+        if self.session.conduct is not None:
+            self.session.conduct.begin_body(writer)
         if writer.wants_body:
             writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
         elif transaction.decoder is not None:
@@ -345,7 +361,8 @@ class Connection(StreamOwner):
 
     def _delay(self, event: Event) -> None:
         token = event.token
-        self.service.loop.call_later(self.service.limits.error_delay, lambda: self._resume(token, None))
+        seconds = self.service.limits.error_delay if event.data is None else event.data
+        self.service.loop.call_later(seconds, lambda: self._resume(token, None))
 
     def _resume(self, token: int, verdict: Verdict | None) -> None:
         """Go on after a pause, if the session still waits for this very answer."""

@@ -45,6 +45,7 @@ from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
+from smtpd.worker.parts import Host, SessionTap, WorkerParts
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -59,10 +60,10 @@ _PACKET_BYTES = 65536
 _MAX_DESCRIPTORS = 64
 
 
-def run_worker(boot: WorkerBoot) -> int:
-    """Serve until told to stop; return the exit code."""
+def run_worker(boot: WorkerBoot, parts: WorkerParts | None = None) -> int:
+    """Serve until told to stop; return the exit code. `parts` are another program's than the gateway's."""
     try:
-        worker = Worker(boot)
+        worker = Worker(boot, parts or WorkerParts())
     except StartupError as error:
         _tell(boot.channel, {"is": "failed", "text": str(error), "exit_code": error.exit_code})
         return error.exit_code
@@ -79,7 +80,7 @@ def _tell(channel: socket.socket, message: dict[str, Any]) -> None:
 class Worker:
     """Everything of one worker process. Made after the fork: threads and connections to disk start here."""
 
-    def __init__(self, boot: WorkerBoot) -> None:
+    def __init__(self, boot: WorkerBoot, parts: WorkerParts) -> None:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         settings = boot.settings
         self._boot = boot
@@ -101,7 +102,9 @@ class Worker:
         self._log.start()
         self._files = FilesThread(self._loop)
         self._files.start()
-        self._spool = open_spool(
+        self._parts = parts
+        parts.begin(Host(boot.slot, self._loop, self._files, self._log, settings.hostname, self._finish))
+        self._spool = parts.spool or open_spool(
             self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
         )
         self._transcripts = Transcripts(self._tap_open_sessions)
@@ -154,18 +157,21 @@ class Worker:
         spool = with_copies(self._spool, router)
         for listener in boot.listeners:
             account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging, self._spool.keeps_mail)
-            rulebook = Rulebook(settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits)
+            rulebook = Rulebook(
+                settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits,
+                suppressed=self._parts.suppressed, greeting=self._parts.greeting,
+            )  # fmt: skip
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
-                settings.hostname, dates, self._connections, limits.leave,
+                settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
             )  # fmt: skip
             front = Front(
-                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts),
+                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
             )  # fmt: skip
             self._fronts.append(front)
-            acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn))
+            acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn, self._parts.gate))
         return acceptors
 
     def _tap_open_sessions(self) -> None:
@@ -221,6 +227,10 @@ class Worker:
         self._side.close(1.0)
         self._log.close(5.0)
         return self._exit_code
+
+    def _finish(self) -> None:
+        """The parts have seen all that they wanted."""
+        _tell(self._boot.channel, {"is": "finished"})
 
     def drain(self) -> None:
         """Graceful: accept no more, finish transactions, 421 between them, give the shard back; then end."""
@@ -338,13 +348,17 @@ def _nothing() -> None:
     """Signals that are the master's business."""
 
 
-def _beginner(service: Service, transcripts: Transcripts) -> Callable[[int, Peer], None]:
+def _beginner(
+    service: Service, transcripts: Transcripts, tap_for: Callable[[Peer], SessionTap] | None
+) -> Callable[[int, Peer], None]:
     """What becomes of a descriptor whose client is let in."""
 
     def begin(fd: int, peer: Peer) -> None:
         connection = Connection(service, fd, peer)
         if transcripts.watches:
             connection.tap = transcripts.for_client(peer.address)
+        elif tap_for is not None:
+            connection.tap = tap_for(peer)
         connection.start()
 
     return begin

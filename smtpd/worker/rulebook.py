@@ -23,7 +23,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Rulebook:
-    """`has_route(domain)` is delivery's, `is_full()` the spool's; both answer from memory."""
+    """`has_route(domain)` is delivery's, `is_full()` the spool's; both answer from memory.
+
+    `suppressed` and `greeting` are for all peers: keywords not offered, and what to say instead of host name and banner."""
 
     def __init__(
         self,
@@ -33,9 +35,14 @@ class Rulebook:
         has_route: Callable[[str], bool],
         is_full: Callable[[], bool],
         limits: ClientLimits | None = None,
+        *,
+        suppressed: frozenset[str] = frozenset(),
+        greeting: bytes = b"",
     ) -> None:
         self._settings = settings
         self._listener = listener
+        self._suppressed = suppressed
+        self._greeting = greeting
         self._name = name
         self._checks: Checks = NoChecks()
         policy = settings.policy
@@ -85,7 +92,8 @@ class Rulebook:
                 banner=listener.banner,
                 offers_dsn=listener.dsn,
                 is_bare_newline_refused=refuses_bare_newline,
-                suppressed=suppressed,
+                suppressed=suppressed | self._suppressed,
+                greeting=self._greeting,
                 postmaster=_postmaster(settings),
             )
         return self._made[key]

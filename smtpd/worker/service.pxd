@@ -9,6 +9,7 @@ cdef class Service:
     cdef readonly bint keeps_mail
     cdef readonly ListenerAccount account
     cdef readonly object rules_for
+    cdef readonly object conduct_for
     cdef readonly object on_accepted
     cdef readonly bytes hostname
     cdef readonly object dates

@@ -15,6 +15,7 @@ from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 
 if TYPE_CHECKING:
+    from smtpd.proto.conduct import Conduct
     from smtpd.worker.connection import Connection
 
 
@@ -23,12 +24,13 @@ def _nobody_counts(row: int) -> None:
 
 
 class Service:
-    """`rules_for(peer)` picks the rules by the peer's network; `on_accepted(item)` gets each mail in custody; `left(row)` is told
-    of each client that goes."""
+    """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session;
+    `on_accepted(item)` gets each mail in custody, `left(row)` is told of each client that goes."""
 
     __slots__ = (
         "account",
         "command_timeout",
+        "conduct_for",
         "connections",
         "data_timeout",
         "dates",
@@ -55,6 +57,7 @@ class Service:
         dates: DateText,
         connections: set[Connection],
         left: Callable[[int], object] = _nobody_counts,
+        conduct_for: Callable[[Peer], Conduct | None] | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -62,6 +65,7 @@ class Service:
         self.keeps_mail = spool.keeps_mail
         self.account = account
         self.rules_for = rules_for
+        self.conduct_for = conduct_for
         self.on_accepted = on_accepted
         self.hostname = hostname.encode("ascii")
         self.dates = dates

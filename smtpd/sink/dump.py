@@ -1,0 +1,174 @@
+"""Mails to files, as smtp-sink -d and -D write them: the spool of a sink that dumps.
+
+A mail is gathered in memory and written by the files thread before it is answered: 250 only when the file is written (not
+synced), 451 when that fails. Lines end in LF. Owns no file between two mails.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from smtpd.errors import SpoolError
+from smtpd.mail.envelope import Envelope
+from smtpd.mail.outcome import Outcome
+from smtpd.net.files import FilesThread
+from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem
+from smtpd.spool.change import Change
+from smtpd.spool.discard import DiscardSpool
+
+_MODE = 0o644
+
+
+class DumpWriter:
+    """One mail. The sink's conduct puts in the arguments of MAIL and RCPT as they were sent."""
+
+    wants_body = True
+
+    def __init__(self, queue_id: str, envelope: Envelope) -> None:
+        self.queue_id = queue_id
+        self.envelope = envelope
+        self.mail_argument = b""
+        self.rcpt_arguments: list[bytes] = []
+        self.pieces: list[bytes] = []
+        self.size_bytes = 0
+        self.on_drain: Callable[[], None] | None = None
+
+    def write(self, chunk: bytes) -> bool:
+        self.pieces.append(chunk)
+        self.size_bytes += len(chunk)
+        return True
+
+    def abort(self) -> None:
+        self.pieces.clear()
+
+
+class DumpSpool:
+    """See spool.base.Spool. `template` is for strftime; `is_single` appends all mails to what it gives, else each has a file of
+    its own, named by it and a random number. `start` comes before each mail."""
+
+    is_full = False
+    keeps_mail = True
+
+    def __init__(self, files: FilesThread, slot: int, template: str, *, is_single: bool, start: bytes) -> None:
+        self._files = files
+        self._template = template
+        self._is_single = is_single
+        self._start = start
+        self._rest = DiscardSpool(1, slot)
+
+    def next_queue_id(self) -> str:
+        return self._rest.next_queue_id()
+
+    def begin(self, queue_id: str, envelope: Envelope) -> DumpWriter:
+        return DumpWriter(queue_id, envelope)
+
+    def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
+        assert isinstance(writer, DumpWriter)
+        mail = writer
+
+        def on_written(result: Any, failure: BaseException | None) -> None:
+            done(None, None if failure is None else SpoolError(f"dump: {failure}"))
+
+        self._files.submit(lambda: self._write(mail), on_written)
+
+    def _write(self, mail: DumpWriter) -> None:
+        """On the files thread."""
+        octets = self._start + render_dump(mail)
+        path = time.strftime(self._template, time.localtime(mail.envelope.received_at_s))
+        folder = os.path.dirname(path)
+        if folder:
+            os.makedirs(folder, exist_ok=True)
+        if not self._is_single:
+            _write_new(path, octets)
+            return
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)  # several workers: each mail stays whole
+            _write_all(fd, octets)
+        finally:
+            os.close(fd)
+
+    # --- the rest keeps nothing --------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        limit: int,
+        now_s: float,
+        done: Callable[[list[SpoolItem], SpoolError | None], None],
+        not_before_s: float = 0.0,
+    ) -> None:
+        self._rest.claim(limit, now_s, done, not_before_s)
+
+    def next_due_s(self) -> float | None:
+        return None
+
+    def open_body(self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]) -> None:
+        self._rest.open_body(item, done)
+
+    def settle(
+        self,
+        item: SpoolItem,
+        outcomes: list[Outcome] | None,
+        due_s: float,
+        is_held: bool,
+        done: Callable[[SpoolError | None], None],
+        new: Sequence[NewMail] = (),
+        on_new: Callable[[SpoolItem], object] = lambda item: None,
+    ) -> None:
+        done(None)
+
+    @property
+    def shards(self) -> list[Any]:
+        return []
+
+    def query(self, shard: Any, job: Callable[[Any], Any], done: Callable[[Any, SpoolError | None], object]) -> None:
+        self._rest.query(shard, job, done)
+
+    def change(self, shard: Any, change: Change) -> None:
+        self._rest.change(shard, change)
+
+    def end_turn(self) -> None:
+        pass
+
+    def close(self, done: Callable[[], None]) -> None:
+        done()
+
+
+def render_dump(mail: DumpWriter) -> bytes:
+    """The mail in smtp-sink's format: its headers, the mail with Received before it, an empty line."""
+    envelope = mail.envelope
+    address = envelope.client_address
+    lines = [
+        b"X-Client-Addr: " + (b"ipv6:" if ":" in address else b"") + (address or "unix").encode(),
+        b"X-Client-Proto: " + envelope.protocol.encode(),
+    ]
+    if envelope.helo:
+        lines.append(b"X-Helo-Args: " + envelope.helo)
+    lines.append(b"X-Mail-Args: " + mail.mail_argument)
+    lines += [b"X-Rcpt-Args: " + argument for argument in mail.rcpt_arguments]
+    return b"\n".join(lines) + b"\n" + b"".join(mail.pieces).replace(b"\r\n", b"\n") + b"\n"
+
+
+def _write_new(path: str, octets: bytes) -> None:
+    """A file that wasn't there."""
+    while True:
+        try:
+            fd = os.open(f"{path}{secrets.token_hex(4)}", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+        except FileExistsError:
+            continue
+        try:
+            _write_all(fd, octets)
+        finally:
+            os.close(fd)
+        return
+
+
+def _write_all(fd: int, octets: bytes) -> None:
+    view = memoryview(octets)
+    while view:
+        view = view[os.write(fd, view) :]
