@@ -51,7 +51,7 @@ def _judge(rule: RuleSettings, path: Path, bad: set[Path]) -> list[Finding]:
             fault(("then",), "belongs into [[rule.outcome]] where a rule has those")
         if not any(outcome.weight > 0 for outcome in rule.outcome):
             fault(("outcome",), "at least one weight must be more than 0")
-    elif not rule.greylist and not _does_anything(rule):
+    elif not rule.greylist and not _does_anything(rule) and not any(key[: len(path)] == path for key in bad):
         fault((), "does nothing: give it a reply, a delay, a hold, a cut, or then")
     acts: list[tuple[Path, ActSettings]] = [((), rule)]
     acts += [(("outcome", number), outcome) for number, outcome in enumerate(rule.outcome)]

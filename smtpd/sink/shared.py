@@ -83,14 +83,15 @@ class SharedCounts:
 class SharedGreylist:
     """When each triple of client, sender and recipient came first, by a hash of it.
 
-    65,536 places; when the one of a triple and those behind it are taken by others, the oldest of them is forgotten.
+    Of `places`; when the one of a triple and those behind it are taken by others, the oldest of them is forgotten.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = _GREY_PLACES) -> None:
+        self._places = places
         self._lock = multiprocessing.get_context("fork").Lock()
-        memory = mmap.mmap(-1, _GREY_PLACES * 16)
-        self._keys: memoryview[int] = memoryview(memory)[: _GREY_PLACES * 8].cast("Q")
-        self._times: memoryview[float] = memoryview(memory)[_GREY_PLACES * 8 :].cast("d")
+        memory = mmap.mmap(-1, places * 16)
+        self._keys: memoryview[int] = memoryview(memory)[: places * 8].cast("Q")
+        self._times: memoryview[float] = memoryview(memory)[places * 8 :].cast("d")
 
     def first_seen(self, client: str, sender: bytes, recipient: bytes, now: float) -> float:
         """Return when the triple came first, which is `now` for one that is new. Times are monotonic seconds."""
@@ -98,7 +99,7 @@ class SharedGreylist:
         key = int.from_bytes(digest.digest(), "big") or 1
         is_ours = self._lock.acquire(timeout=_PATIENCE_S)
         try:
-            places = [(key + n) % _GREY_PLACES for n in range(_GREY_TRIES)]
+            places = [(key + n) % self._places for n in range(_GREY_TRIES)]
             for place in places:
                 if self._keys[place] == key:
                     return self._times[place]
