@@ -15,7 +15,7 @@ from smtpd.limits.clients import make_client_table
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import bind_listener
-from smtpd.sink.target import sink_settings
+from smtpd.sink.target import Target, sink_settings
 from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.main import run_worker
 
@@ -29,7 +29,7 @@ def burn() -> None:
 
 def serve(host: str, port: int, is_busy: bool, run_dir: str) -> int:
     """Serve on `host`:`port` and return the worker's exit code."""
-    settings = sink_settings((f"{host}:{port}",), 1, "", run_dir, "bench.example.net", False, 0)
+    settings = sink_settings(Target((f"{host}:{port}",), run_dir, "bench.example.net"))
     listeners = [bind_listener(entry, 1) for entry in settings.listener]
     cells, slabs = CellIndex(), Slabs()
     cells.prepare(listeners=[one.name for one in listeners], routes=[route.name for route in settings.route])

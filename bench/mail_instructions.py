@@ -29,7 +29,7 @@ from smtpd.net.loop import Loop
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings import ListenerSettings, LogSettings, RouteSettings, Settings, SpoolSettings
-from smtpd.sink.target import sink_settings
+from smtpd.sink.target import Target, sink_settings
 from smtpd.spool.open import open_spool
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.connection import Connection
@@ -65,7 +65,7 @@ class Rig:
     """One worker's parts without its life: loop, spool, scheduler, connections. `engine` "discard" is what a sink serves."""
 
     def __init__(self, engine: str, folder: str, is_logging: bool) -> None:
-        settings = sink_settings(("127.0.0.1:0",), 1, "", folder, "bench.example.net", is_logging, 0)
+        settings = sink_settings(Target(("127.0.0.1:0",), folder, "bench.example.net", is_verbose=is_logging))
         if engine != "discard":
             settings = Settings(
                 hostname="bench.example.net",
