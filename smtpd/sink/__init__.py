@@ -1,1 +1,1 @@
-"""The benchmark target: the same server, with a spool that keeps nothing and no policy."""
+"""`smtpd sink`: what it listens on, how it is made to behave, what it dumps, counts and shows."""
