@@ -53,6 +53,7 @@ _SIZE = _Worded("size", parse_size)
 _DURATION = _Worded("duration", parse_duration)
 _LATENCY = _Worded("latency", normal_latency)
 _HOST = _Worded("host", lambda text: check_text("hostname", text))
+_LOG = _Worded("destination", lambda text: check_text("log_destination", text))
 _COUNT = click.IntRange(1)
 
 
@@ -70,7 +71,7 @@ def _commands(*names: str, help: str) -> Callable[[Any], Any]:
 @click.option("--scenario", metavar="FILE", help="Behave as this TOML file says; options are asked first.")
 @click.option("--seed", type=click.IntRange(0), help="Of all that is drawn.  [default: another one each time]")
 @click.option("--report", metavar="FILE", help="Write a report in JSON at the end; - is stdout.")
-@click.option("--log", default="stderr", show_default=True, metavar="stderr|syslog|FILE", help="Where -v and -s go.")
+@click.option("--log", default="stderr", show_default=True, type=_LOG, metavar="stderr|syslog|FILE", help="Where -v and -s go.")
 @click.option("-4", "--ipv4", is_flag=True, help="Listen by IPv4 only.")
 @click.option("-6", "--ipv6", is_flag=True, help="Listen by IPv6 only.")
 @click.option("-8", "--no-8bitmime", is_flag=True, help="Do not offer 8BITMIME.")
@@ -165,8 +166,11 @@ def _run(settings: Any, parts: SinkParts, seed: int, options: dict[str, Any], re
     if report is None:
         click.echo(summarize(result), err=True)
     else:
-        with report:
-            report.write(json.dumps(result, indent=2) + "\n")
+        try:
+            with report:
+                report.write(json.dumps(result, indent=2) + "\n")
+        except OSError as error:
+            raise StartupError(f"can't write the report {options['report']}: {error.strerror}", os.EX_IOERR) from None
     return code
 
 

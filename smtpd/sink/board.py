@@ -5,6 +5,7 @@ Runs on the master's loop by a timer; starts no thread, since the master forks.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any, TextIO
@@ -53,8 +54,9 @@ class Board:
         assert self._master is not None
         figures = self._note()
         if self._live is not None:
-            self._live.update(self._table(*figures), refresh=True)
-            self._live.stop()
+            with contextlib.suppress(OSError):
+                self._live.update(self._table(*figures), refresh=True)
+                self._live.stop()
         duration_s = time.monotonic() - self._started_s
         times = {"duration_s": round(duration_s, 3), "busy_s": round(self._last_s - self._first_s, 3)}
         return *figures, times
@@ -64,13 +66,14 @@ class Board:
         self._master.loop.call_later(self._period_s, self._look)
         before = self._seen
         figures = self._note()
-        if self._live is not None:
-            self._live.update(self._table(*figures), refresh=True)
-        elif self._shows == "lines" and self._seen != before:
-            total = figures[0]
-            quits = total.commands.get("quit", 0)
-            self._out.write(f"sess={total.connections} quit={quits} mesg={total.mails} open={total.active}\n")
-            self._out.flush()
+        with contextlib.suppress(OSError):  # nobody looks any more: no reason not to serve
+            if self._live is not None:
+                self._live.update(self._table(*figures), refresh=True)
+            elif self._shows == "lines" and self._seen != before:
+                total = figures[0]
+                quits = total.commands.get("quit", 0)
+                self._out.write(f"sess={total.connections} quit={quits} mesg={total.mails} open={total.active}\n")
+                self._out.flush()
 
     def _note(self) -> tuple[Figures, dict[int, Figures]]:
         """Read the figures, and remember when they moved."""

@@ -39,7 +39,7 @@ class Surroundings:
         plan: Plan,
         counts: SharedCounts,
         greylist: SharedGreylist | None,
-        slot: int,
+        worker: int,
         clock: Callable[[], float],
         note: Callable[[str, str], object],
         finish: Callable[[], object],
@@ -49,7 +49,7 @@ class Surroundings:
         self.plan = plan
         self.counts = counts
         self.greylist = greylist
-        self.slot = slot
+        self.worker = worker
         self.clock = clock
         self.note = note
         self.finish = finish
@@ -94,7 +94,7 @@ class SinkConduct:
     def end(self) -> None:
         around = self._around
         if around.counts.max_sessions:
-            around.counts.give_session_back(around.slot)
+            around.counts.give_session_back(around.worker)
         if around.counts.end_session():
             around.finish()
 

@@ -17,7 +17,7 @@ from smtpd.sink.plan import Plan
 from smtpd.sink.shared import SharedCounts, SharedGreylist
 from smtpd.worker.parts import Host, WorkerParts
 
-MOST_WORKERS = 256
+_MOST_WORKERS = 1024  # of all generations together
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class SinkParts(WorkerParts):
         limits = (wishes.max_sessions, wishes.exit_after_mails, wishes.exit_after_sessions)
         self._counts: SharedCounts | None = None
         if plan.rules or plan.logged or wishes.dump or any(limits):
-            self._counts = SharedCounts(MOST_WORKERS, *limits)
+            self._counts = SharedCounts(_MOST_WORKERS, *limits)
 
     @property
     def draws(self) -> bool:
@@ -66,11 +66,11 @@ class SinkParts(WorkerParts):
             self.spool = DumpSpool(host.files, host.slot, wishes.dump, is_single=wishes.is_dump_single, start=start)
         if counts is None:
             return
-        counts.begin_slot(host.slot)
+        counts.begin_worker(host.bank)
         if wishes.max_sessions:
-            self.gate = SessionGate(counts, host.slot)
+            self.gate = SessionGate(counts, host.bank)
         around = Surroundings(
-            self._plan, counts, self._greylist, host.slot, time.monotonic,
+            self._plan, counts, self._greylist, host.bank, time.monotonic,
             lambda client, text: host.log.info("sink", f"[{client or 'unix'}] {text}"), host.finish,
             is_dumping=bool(wishes.dump),
         )  # fmt: skip
@@ -80,15 +80,15 @@ class SinkParts(WorkerParts):
 class SessionGate:
     """Lets in as many sessions as all workers together may have."""
 
-    def __init__(self, counts: SharedCounts, slot: int) -> None:
+    def __init__(self, counts: SharedCounts, worker: int) -> None:
         self._counts = counts
-        self._slot = slot
+        self._worker = worker
 
     def take(self) -> bool:
-        return self._counts.take_session(self._slot)
+        return self._counts.take_session(self._worker)
 
     def give_back(self) -> None:
-        self._counts.give_session_back(self._slot)
+        self._counts.give_session_back(self._worker)
 
 
 class LoggedSession:

@@ -14,20 +14,20 @@ from hashlib import blake2b
 
 _PATIENCE_S = 1.0
 _CONNECTIONS, _MAILS, _ENDED = 0, 1, 2
-_FIRST_SLOT = 8
+_FIRST_WORKER = 8
 _GREY_PLACES = 1 << 16
 _GREY_TRIES = 32
 
 
 class SharedCounts:
-    """`slots`: the most workers there will be. A worker's open sessions are its own word, which a successor starts anew."""
+    """`workers`: the most there will be at a time. A worker's open sessions are its own word, which a successor starts anew."""
 
-    def __init__(self, slots: int, max_sessions: int = 0, max_mails: int = 0, max_ended: int = 0) -> None:
+    def __init__(self, workers: int, max_sessions: int = 0, max_mails: int = 0, max_ended: int = 0) -> None:
         self.max_sessions = max_sessions
         self._max_mails = max_mails
         self._max_ended = max_ended
         self._lock = multiprocessing.get_context("fork").Lock()
-        self._words: memoryview[int] = memoryview(mmap.mmap(-1, (_FIRST_SLOT + slots) * 8)).cast("q")
+        self._words: memoryview[int] = memoryview(mmap.mmap(-1, (_FIRST_WORKER + workers) * 8)).cast("q")
 
     @contextmanager
     def _locked(self) -> Iterator[memoryview[int]]:
@@ -44,22 +44,22 @@ class SharedCounts:
             words[_CONNECTIONS] += 1
             return words[_CONNECTIONS]
 
-    def begin_slot(self, slot: int) -> None:
+    def begin_worker(self, worker: int) -> None:
         """A worker starts: it has no session."""
         with self._locked() as words:
-            words[_FIRST_SLOT + slot] = 0
+            words[_FIRST_WORKER + worker] = 0
 
-    def take_session(self, slot: int) -> bool:
+    def take_session(self, worker: int) -> bool:
         """One session more, if there is room."""
         with self._locked() as words:
-            if sum(words[_FIRST_SLOT:]) >= self.max_sessions:
+            if sum(words[_FIRST_WORKER:]) >= self.max_sessions:
                 return False
-            words[_FIRST_SLOT + slot] += 1
+            words[_FIRST_WORKER + worker] += 1
             return True
 
-    def give_session_back(self, slot: int) -> None:
+    def give_session_back(self, worker: int) -> None:
         with self._locked() as words:
-            words[_FIRST_SLOT + slot] -= 1
+            words[_FIRST_WORKER + worker] -= 1
 
     def take_mail(self) -> tuple[bool, bool]:
         """Whether one mail more may be taken, and whether it is the last one."""

@@ -20,9 +20,13 @@ from smtpd.spool.base import Spool
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The worker that the parts are put into. `finish` asks the master to stop the whole server gracefully."""
+    """The worker that the parts are put into. `bank` is its number among all that live, draining ones too.
+
+    `finish` asks the master to stop the whole server gracefully.
+    """
 
     slot: int
+    bank: int
     loop: Loop
     files: FilesThread
     log: MailLog

@@ -203,7 +203,7 @@ def test_no_more_sessions_than_the_limit_over_all_workers() -> None:
     assert not counts.take_session(2)
     counts.give_session_back(0)
     assert counts.take_session(2)
-    counts.begin_slot(1)  # its worker was killed and a new one starts
+    counts.begin_worker(1)  # its worker was killed and a new one starts
     assert [counts.take_session(1), counts.take_session(1), counts.take_session(1)] == [True, True, False]
 
 
