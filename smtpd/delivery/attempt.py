@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from smtpd.delivery.destination import Share
+from smtpd.delivery.destination import Destination, Share
 from smtpd.delivery.lane import Lane
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import NOTIFY_SUCCESS
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from smtpd.delivery.scheduler import Scheduler
 
 NO_BODY = Body(None, "", 0)
+_DELIVERED, _DEFERRED, _STATUS_NAMES = DELIVERED, DEFERRED, STATUS_NAMES  # in C variables of the module (attempt.pxd)
 
 
 class Attempt:
@@ -33,6 +34,10 @@ class Attempt:
     )  # fmt: skip
 
     def __init__(self, scheduler: Scheduler, item: SpoolItem, now_s: float, is_claimed: bool) -> None:
+        self.begin(scheduler, item, now_s, is_claimed)
+
+    def begin(self, scheduler: Scheduler, item: SpoolItem, now_s: float, is_claimed: bool) -> None:
+        """Fill a new one in: the same as Attempt(...) after `Attempt.__new__`, but no arguments are gathered and parsed."""
         self._scheduler = scheduler
         self.item = item
         self.shares: list[Share] = []
@@ -44,6 +49,17 @@ class Attempt:
         self.outcomes: list[Outcome] | None = None
         self._left = 0
         self._for_body: list[Share] = []
+
+    def new_share(self, destination: Destination | None, indexes: list[int]) -> Share:
+        """The same as Share(self, destination, indexes), where it counts."""
+        share = Share.__new__(Share)
+        share.attempt = self
+        share.destination = destination
+        share.indexes = indexes
+        share.body_bytes = 0
+        share.is_started = share.is_waiting = share.is_done = False
+        share.started_at_s = 0.0
+        return share
 
     def set_shares(self, shares: list[Share]) -> None:
         """Take the shares over; called once, before any is started."""
@@ -123,7 +139,7 @@ class Attempt:
                 now_s - started_at_s - connect_s,
                 now_s - self.item.envelope.received_at_s,
             )
-        if self.outcomes is not None or len(outcomes) != 1 or outcomes[0].status != DELIVERED or self.is_success_told:
+        if self.outcomes is not None or len(outcomes) != 1 or outcomes[0].status != _DELIVERED or self.is_success_told:
             self._merge(share.indexes, outcomes, now_s)
         if scheduler.is_logging:
             self._log(lane, share, outcomes, now_s, connect_s)
@@ -142,22 +158,37 @@ class Attempt:
 
     def _log(self, lane: Lane | None, share: Share, outcomes: list[Outcome], now_s: float, connect_s: float) -> None:
         log = self._scheduler.log
-        envelope = self.item.envelope
         queue_id = self.item.queue_id
-        received_at_s, activated_at_s, started_at_s = envelope.received_at_s, self.activated_at_s, share.started_at_s
+        recipients = self.item.envelope.recipients
+        received_at_s = self.item.envelope.received_at_s
         delays = (
-            max(0.0, activated_at_s - received_at_s),
-            max(0.0, started_at_s - activated_at_s),
+            max(0.0, self.activated_at_s - received_at_s),
+            max(0.0, share.started_at_s - self.activated_at_s),
             connect_s,
-            max(0.0, now_s - started_at_s - connect_s),
+            max(0.0, now_s - share.started_at_s - connect_s),
         )
-        delay = max(0.0, now_s - received_at_s)
-        transport = lane.transport.name if lane is not None else "error"
-        for index, outcome in zip(share.indexes, outcomes, strict=True):
+        delay_s = max(0.0, now_s - received_at_s)
+        transport = lane.transport_name if lane is not None else "error"
+        for place, outcome in enumerate(outcomes):
+            status = outcome.status
+            dsn = outcome.dsn
+            relay = outcome.relay
+            code = outcome.code
+            if status == _DELIVERED and code:  # as describe() says it
+                text = f"{code} {dsn} {outcome.text}"
+            else:
+                text = describe(outcome)
             log.delivered(
-                queue_id, envelope.recipients[index].path, outcome.relay, delay, delays, outcome.dsn,
-                STATUS_NAMES[outcome.status or DEFERRED], describe(outcome), transport,
-            )  # fmt: skip
+                queue_id,
+                recipients[share.indexes[place]].path,
+                relay,
+                delay_s,
+                delays,
+                dsn,
+                _STATUS_NAMES[status or _DEFERRED],
+                text,
+                transport,
+            )
 
     def on_removed(self, error: SpoolError | None) -> None:
         """The settlement of a mail that is done is durable, or failed: then it comes again at a later start."""

@@ -24,4 +24,3 @@ cdef class Share:
     cdef public bint is_waiting
     cdef public bint is_done
     cdef public double started_at_s
-

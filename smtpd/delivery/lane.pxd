@@ -18,6 +18,8 @@ cdef class Lane:
     cdef public object number
     cdef public str name
     cdef public object transport
+    cdef public str transport_name
+    cdef public bint _is_per_domain
     cdef public bint is_suspended
     cdef public dict active
     cdef public Py_ssize_t _active_bytes

@@ -65,15 +65,37 @@ class Lane:
     those that have mail now, by key. A lane that `is_suspended` starts nothing."""
 
     __slots__ = (
-        "_active_bytes", "_attempts", "_cells", "_connect_s", "_connections", "_gauges", "_published", "_queue_s",
-        "_total_s", "_transmit_s", "_unannounced_8bit", "_unconfirmed", "active", "deferred", "destinations", "held",
-        "is_suspended", "name", "number", "transport", "untried",
+        "_active_bytes",
+        "_attempts",
+        "_cells",
+        "_connect_s",
+        "_connections",
+        "_gauges",
+        "_is_per_domain",
+        "_published",
+        "_queue_s",
+        "_total_s",
+        "_transmit_s",
+        "_unannounced_8bit",
+        "_unconfirmed",
+        "active",
+        "deferred",
+        "destinations",
+        "held",
+        "is_suspended",
+        "name",
+        "number",
+        "transport",
+        "transport_name",
+        "untried",
     )  # fmt: skip
 
     def __init__(self, route: Route, transport: Transport, cells: Cells, index: CellIndex) -> None:
         self.number = route.number
         self.name = route.name
         self.transport = transport
+        self.transport_name = transport.name
+        self._is_per_domain = transport.is_per_domain
         self.is_suspended = False
         self.active: dict[Attempt, None] = {}
         self._active_bytes = 0
@@ -103,7 +125,7 @@ class Lane:
 
     def destination_for(self, domain: str, now_s: float) -> Destination:
         """Return where mail for a domain waits."""
-        key = domain if self.transport.is_per_domain else ""
+        key = domain if self._is_per_domain else ""
         found = self.destinations.get(key)
         if found is None:
             found = self.destinations[key] = Destination(self, key, now_s)

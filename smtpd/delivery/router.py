@@ -30,13 +30,16 @@ class Route:
         return f"Route({self.name})"
 
 
+_UNKNOWN = Route(-1, RouteSettings(domains=[], transport="discard"))  # of what is not in the cache
+
+
 class Router:
     """Made from the [[route]] sections, in order, and [bounce], whose mail takes its own route, named "bounce"."""
 
     def __init__(self, sections: Iterable[RouteSettings], bounce: BounceSettings | None = None) -> None:
         self.routes = [Route(number, settings) for number, settings in enumerate(sections)]
         self._patterns: dict[str, list[Route]] = {}  # by domain, ".domain" or "*": in order
-        self._cache: dict[tuple[str, bytes], Route | None] = {}
+        self._cache: dict[str | tuple[str, bytes], Route | None] = {}  # by domain, or by domain and sender's domain
         self._has_senders = any(route.settings.senders for route in self.routes)
         for route in self.routes:
             for pattern in route.settings.domains:
@@ -63,15 +66,13 @@ class Router:
     def route_for(self, domain: str, reverse_path: bytes = b"") -> Route | None:
         """Return the route of a domain for mail from a sender, None if there is none (550 5.4.4 at RCPT)."""
         sender = reverse_path.rpartition(b"@")[2] if self._has_senders else b""
-        key = (domain, sender)
-        try:
-            return self._cache[key]
-        except KeyError:
-            pass
-        route = self._find(domain, sender)
-        if len(self._cache) >= _CACHE_MAX:
-            self._cache.clear()
-        self._cache[key] = route
+        key = (domain, sender) if self._has_senders else domain
+        route = self._cache.get(key, _UNKNOWN)
+        if route is _UNKNOWN:
+            route = self._find(domain, sender)
+            if len(self._cache) >= _CACHE_MAX:
+                self._cache.clear()
+            self._cache[key] = route
         return route
 
     def has_route(self, domain: str) -> bool:

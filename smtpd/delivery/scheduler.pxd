@@ -1,6 +1,7 @@
 from smtpd.delivery.attempt cimport Attempt
 from smtpd.delivery.destination cimport Destination, Share
 from smtpd.delivery.lane cimport Lane
+from smtpd.delivery.router cimport Route, Router
 from smtpd.metrics._cells cimport Cells
 from smtpd.spool.item cimport Body, SpoolItem
 
@@ -10,7 +11,7 @@ cimport cython
 cdef class Scheduler:
     cdef public object _loop
     cdef public object _spool
-    cdef public object _router
+    cdef public Router _router
     cdef public object log
     cdef public bint is_softening
     cdef public bint is_logging
@@ -20,7 +21,6 @@ cdef class Scheduler:
     cdef public object _reports
     cdef public Py_ssize_t _undecided_count
     cdef public list lanes
-    cdef public dict _lane_of
     cdef public object _runnable
     cdef public Py_ssize_t _waiting_count
     cdef public Py_ssize_t _claimed_count
@@ -40,12 +40,14 @@ cdef class Scheduler:
     cpdef drain(self, done)
     cpdef abandon(self)
     @cython.locals(attempt=Attempt, share=Share, destination=Destination, body=Body, size_bytes=Py_ssize_t, now_s=double)
-    cpdef accepted(self, item)
+    cpdef accepted(self, SpoolItem item)
     cpdef _maybe_claim(self, least=*)
     cpdef _maybe_drained(self)
-    @cython.locals(lane=Lane, item=SpoolItem)
+    @cython.locals(lane=Lane, item=SpoolItem, recipients=list)
     cpdef _share_out(self, Attempt attempt, double now_s)
+    @cython.locals(route=Route, lane=Lane)
     cpdef Destination _destination_of(self, envelope, str domain, double now_s)
+    @cython.locals(in_flight=Py_ssize_t)
     cpdef bint _has_room(self, Destination destination) except -1
     cpdef bint _has_memory(self, Py_ssize_t size_bytes) except -1
     cpdef _wait(self, Share share, Destination destination, Py_ssize_t size_bytes)
@@ -60,6 +62,7 @@ cdef class Scheduler:
     cpdef bint _may_start(self, Destination destination, Share share) except -1
     cpdef _launch(self, Share share, double now_s, str refusal=*)
     cpdef fetch_body(self, Attempt attempt)
+    @cython.locals(destination=Destination)
     cpdef share_done(self, Attempt attempt, Share share, bint is_last)
     @cython.locals(lane=Lane, item=SpoolItem)
     cpdef _finish(self, Attempt attempt)

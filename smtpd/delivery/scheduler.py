@@ -84,7 +84,6 @@ class Scheduler:
         self._reports = Reports(settings, router, self._schedule, spool, files, cells, index, log, self.accepted)
         self._undecided_count = 0  # mails of which `_reports` has still to say what becomes of them
         self.lanes = [Lane(route, make_transport(route, settings, files, relay), cells, index) for route in router.routes]
-        self._lane_of = dict(zip(router.routes, self.lanes, strict=True))
         self._runnable: deque[Destination] = deque()  # those with mail waiting, in turn
         self._waiting_count = 0  # shares
         self._claimed_count = 0  # mails, waiting or in flight
@@ -139,7 +138,8 @@ class Scheduler:
         if self._is_draining:
             return  # it has no due time, so the next start takes it up
         now_s = time.time()
-        attempt = Attempt(self, item, now_s, False)
+        attempt = Attempt.__new__(Attempt)
+        attempt.begin(self, item, now_s, False)
         self._share_out(attempt, now_s)
         body = item.body
         size_bytes = body.size_bytes if body is not None and body.data is not None else 0
@@ -159,7 +159,7 @@ class Scheduler:
         envelope = item.envelope
         recipients = envelope.recipients
         if len(recipients) == 1 and item.outcomes is None:
-            attempt.set_shares([Share(attempt, self._destination_of(envelope, recipients[0].domain, now_s), _FIRST)])
+            attempt.set_shares([attempt.new_share(self._destination_of(envelope, recipients[0].domain, now_s), _FIRST)])
         else:
             shares: dict[Destination | None, list[int]] = {}
             for index, recipient in enumerate(recipients):
@@ -172,7 +172,10 @@ class Scheduler:
 
     def _destination_of(self, envelope: Envelope, domain: str, now_s: float) -> Destination | None:
         route = self._router.route_of(envelope, domain)
-        return None if route is None else self._lane_of[route].destination_for(domain, now_s)
+        if route is None:
+            return None
+        lane = self.lanes[route.number]
+        return lane.destination_for(domain, now_s)
 
     def _has_room(self, destination: Destination) -> bool:
         """Whether one more may be under way; the first of a destination also beyond the usual number, past those who hang."""
@@ -336,7 +339,7 @@ class Scheduler:
             for recipient, outcome in zip(recipients, outcomes, strict=True)
             if not outcome.is_done
         }
-        return {self._lane_of[route] for route in routes if route is not None}
+        return {self.lanes[route.number] for route in routes if route is not None}
 
     # --- starting and finishing --------------------------------------------------------------------------------------
 

@@ -1,3 +1,4 @@
+cimport cython
 from smtpd.log.escape cimport clean_bytes, clean_text, in_brackets
 from smtpd.log.stamp cimport Stamp
 
@@ -19,7 +20,9 @@ cdef class PostfixShape:
 
 cdef Py_ssize_t _TEXT_LIMIT, _ADDRESS_LIMIT
 cdef dict _PROGRAMS
+cdef tuple _SECONDS
 
 cpdef str _text(str text, Py_ssize_t limit=*)
 cpdef str _octets(bytes data, Py_ssize_t limit)
+@cython.locals(hundredths=int)
 cpdef str seconds(double value)

@@ -19,6 +19,7 @@ PROGRAMS = {"maildir": "virtual", "discard": "discard", "smtp": "smtp", "lmtp": 
 # In C variables of the module (shape.pxd).
 _TEXT_LIMIT, _ADDRESS_LIMIT = TEXT_LIMIT, ADDRESS_LIMIT
 _PROGRAMS = PROGRAMS
+_SECONDS = tuple(f"{hundredths / 100:.2f}".rstrip("0").rstrip(".") for hundredths in range(1001))
 Delays = tuple[float, float, float, float]
 
 
@@ -170,7 +171,8 @@ def seconds(value: float) -> str:
         return "0"
     if value >= 10.0:
         return f"{value:.0f}"
-    return f"{value:.2f}".rstrip("0").rstrip(".")
+    hundredths = int(value * 100.0 + 0.5)
+    return _SECONDS[hundredths]
 
 
 def _ratio(done: int, total: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from smtpd._text import join_pieces
 from smtpd.mail.address import AddressError, normal_domain
 from smtpd.mail.envelope import NOTIFY_DELAY, NOTIFY_FAILURE, NOTIFY_NEVER, NOTIFY_SUCCESS, Envelope, Recipient
 from smtpd.mail.outcome import DEFERRED, UNDELIVERABLE, Outcome
@@ -15,6 +16,7 @@ from smtpd.proto.client import extensions as ext
 from smtpd.proto.client.extensions import Extensions
 from smtpd.proto.client.transmission import Transmission
 
+_SIZE, _DSN = ext.SIZE, ext.DSN  # in C variables of the module (commands.pxd)
 _EMPTY_LINE = re.compile(rb"\r?\n\r?\n")
 _NOTIFY_WORDS = ((NOTIFY_SUCCESS, b"SUCCESS"), (NOTIFY_FAILURE, b"FAILURE"), (NOTIFY_DELAY, b"DELAY"))
 
@@ -58,6 +60,7 @@ def prepare(transmission: Transmission, extensions: Extensions, relay: str) -> b
     commands = transmission.commands
     commands.append(_render_mail(transmission, reverse_path, flags, is_international))
     asked = transmission.asked
+    recipients = envelope.recipients
     is_ascii_wanted = envelope.smtputf8 and not flags & ext.SMTPUTF8
     has_decided = transmission.undecided != len(transmission.recipients)
     for place, index in enumerate(transmission.recipients):
@@ -67,7 +70,7 @@ def prepare(transmission: Transmission, extensions: Extensions, relay: str) -> b
             text = f"the next hop takes {extensions.recipient_limit} recipients at once"
             transmission.put_off_rest(Outcome(DEFERRED, 0, "4.5.3", text, relay), place)
             break
-        recipient = envelope.recipients[index]
+        recipient = recipients[index]
         path = recipient.path
         if is_ascii_wanted:
             path = ascii_path(path) or path
@@ -84,8 +87,8 @@ def prepare(transmission: Transmission, extensions: Extensions, relay: str) -> b
 
 def _render_mail(transmission: Transmission, reverse_path: bytes, flags: int, is_international: bool) -> bytes:
     envelope = transmission.envelope
-    command = b"MAIL FROM:<" + reverse_path
-    command += b"> SIZE=%d" % transmission.size_bytes if flags & ext.SIZE and transmission.size_bytes >= 0 else b">"
+    size = b" SIZE=%d" % transmission.size_bytes if flags & _SIZE and transmission.size_bytes >= 0 else b""
+    command = join_pieces((b"MAIL FROM:<", reverse_path, b">", size))
     if envelope.body == "8BITMIME":
         if flags & ext.EIGHT_BIT_MIME:
             command += b" BODY=8BITMIME"
@@ -93,7 +96,7 @@ def _render_mail(transmission: Transmission, reverse_path: bytes, flags: int, is
             transmission.is_8bit_unannounced = True
     if is_international:
         command += b" SMTPUTF8"
-    if flags & ext.DSN:
+    if flags & _DSN:
         if envelope.ret:
             command += b" RET=" + envelope.ret.encode()
         if envelope.envid:
@@ -102,8 +105,8 @@ def _render_mail(transmission: Transmission, reverse_path: bytes, flags: int, is
 
 
 def _render_rcpt(recipient: Recipient, path: bytes, flags: int) -> bytes:
-    if not flags & ext.DSN or not (recipient.notify or recipient.orcpt):
-        return b"RCPT TO:<" + path + b">\r\n"
+    if not flags & _DSN or not (recipient.notify or recipient.orcpt):
+        return join_pieces((b"RCPT TO:<", path, b">\r\n"))
     command = b"RCPT TO:<" + path + b">" + _NOTIFY[recipient.notify & 15]
     if recipient.orcpt:
         command += b" ORCPT=" + recipient.orcpt

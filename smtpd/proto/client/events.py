@@ -24,3 +24,12 @@ class ClientEvent:
 
     def __repr__(self) -> str:
         return f"ClientEvent({EVENT_NAMES[self.kind]}, {self.transmission!r}, {self.reason!r})"
+
+
+def make_event(kind: int, transmission: Transmission) -> ClientEvent:
+    """The same as ClientEvent(kind, transmission), where it counts: no arguments are gathered and parsed."""
+    event = ClientEvent.__new__(ClientEvent)
+    event.kind = kind
+    event.transmission = transmission
+    event.reason = None
+    return event

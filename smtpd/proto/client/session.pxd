@@ -1,6 +1,6 @@
 from smtpd._wire cimport BodyEncoder, ReplyReader
 from smtpd.proto.client.commands cimport prepare
-from smtpd.proto.client.events cimport ClientEvent
+from smtpd.proto.client.events cimport ClientEvent, make_event
 from smtpd.proto.client.extensions cimport Extensions
 from smtpd.proto.client.rules cimport ClientRules
 from smtpd.proto.client.transmission cimport Transmission
@@ -12,6 +12,8 @@ cimport cython
 
 cdef int CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS
 cdef int CONTENT_ENDED, CONTENT_GIVEN, CONTENT_VOID
+cdef int _DONE, _DSN, _GREETING, _SHUTTING_DOWN, _OUT_OF_SEQUENCE
+cdef tuple _TIMEOUT_KINDS
 
 
 cdef class ClientSession:
@@ -28,7 +30,7 @@ cdef class ClientSession:
     cdef public list _output
     cdef public Py_ssize_t _handed_bytes
     cdef public Py_ssize_t _left_bytes
-    cdef public object _expected
+    cdef public list _expected
     cdef public Py_ssize_t _answerable
     cdef public Transmission _current
     cdef public Transmission _next
@@ -40,10 +42,15 @@ cdef class ClientSession:
     cdef public bint _is_quitting
     cdef public bint _is_ending
 
+    @cython.locals(reader=ReplyReader, position=Py_ssize_t)
     cpdef Py_ssize_t receive(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end, Py_ssize_t unsent_bytes=*) except -1
+    @cython.locals(expected=list, output=list, octets=bytes)
     cpdef bytes take_output(self)
     cpdef ClientEvent next_event(self)
+    cpdef str find_timeout_kind(self)
+    @cython.locals(current=Transmission)
     cpdef bint takes_mail(self) except -1
+    @cython.locals(current=Transmission)
     cpdef Py_ssize_t count_due(self) except? -1
     @cython.locals(commands=bytes)
     cpdef send(self, Transmission transmission)
@@ -51,7 +58,7 @@ cdef class ClientSession:
     cpdef tls_started(self)
     cpdef quit(self)
     cpdef fail(self, Py_ssize_t code, str dsn, str text)
-    @cython.locals(what=int, code=int)
+    @cython.locals(what=int, current=Transmission)
     cpdef _take_reply(self, ReplyReader reader, bint has_more)
     cpdef bint _is_early(self, Transmission current, ReplyReader reader) except -1
     cpdef _take_unasked_reply(self, ReplyReader reader)
@@ -64,9 +71,12 @@ cdef class ClientSession:
     cpdef _on_mail(self, Transmission current, ReplyReader reader)
     cpdef _on_rcpt(self, Transmission current, ReplyReader reader)
     cpdef _ask_next(self, Transmission current)
+    @cython.locals(encoder=BodyEncoder, content=bytes, tail=bytes, body=bytes)
     cpdef _begin_content(self, Transmission transmission)
     cpdef _on_data(self, Transmission current, ReplyReader reader)
+    @cython.locals(encoder=BodyEncoder)
     cpdef _give_content(self, Transmission current)
+    @cython.locals(end_bytes=Py_ssize_t, octets=bytes)
     cpdef _end_content(self, Transmission transmission)
     cpdef _on_end(self, Transmission current, ReplyReader reader)
     cpdef _finish(self, Transmission current)

@@ -11,8 +11,6 @@ at most two are under way. Never raises for what a peer sends. Plain code, to be
 
 from __future__ import annotations
 
-from collections import deque
-
 from smtpd._wire import BodyEncoder, ReplyReader
 from smtpd.mail.outcome import DEFERRED, Outcome
 from smtpd.proto.client import events as ev
@@ -22,12 +20,13 @@ from smtpd.proto.client.awaited import (  # isort: skip
     CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS, TIMEOUT_KINDS,
 )  # fmt: skip
 from smtpd.proto.client.commands import prepare
-from smtpd.proto.client.events import ClientEvent
+from smtpd.proto.client.events import ClientEvent, make_event
 from smtpd.proto.client.extensions import Extensions, parse_extensions
 from smtpd.proto.client.rules import TLS_REQUIRE, ClientRules
 from smtpd.proto.client.transmission import CONTENT_ENDED, CONTENT_GIVEN, CONTENT_VOID, Transmission
 from smtpd.proto.client.verdicts import is_too_many, judge
 
+_DONE, _DSN, _GREETING, _TIMEOUT_KINDS = ev.DONE, ext.DSN, GREETING, TIMEOUT_KINDS  # in C variables of the module (session.pxd)
 _SHUTTING_DOWN = 421
 _OUT_OF_SEQUENCE = 503
 
@@ -59,7 +58,7 @@ class ClientSession:
         self._output: list[bytes] = []
         self._handed_bytes = 0  # by take_output, so far
         self._left_bytes = 0  # of these, what was sent when the octets came that are being taken
-        self._expected: deque[int] = deque((GREETING,))
+        self._expected = [_GREETING]
         self._answerable = 1  # how many of them may be answered: their commands were handed out
         self._current: Transmission | None = None
         self._next: Transmission | None = None  # its commands left behind the end of the current one
@@ -139,9 +138,13 @@ class ClientSession:
     @property
     def timeout_kind(self) -> str:
         """Which `*_timeout` of DeliverySettings applies to what is awaited; "" when nothing is."""
+        return self.find_timeout_kind()
+
+    def find_timeout_kind(self) -> str:
+        """The same as `timeout_kind`, as a call."""
         if self._is_handshaking:
             return "tls"
-        return TIMEOUT_KINDS[self._expected[0]] if self._expected else ""
+        return _TIMEOUT_KINDS[self._expected[0]] if self._expected else ""
 
     @property
     def is_final_reply_due(self) -> bool:
@@ -157,7 +160,7 @@ class ClientSession:
             raise RuntimeError("session takes no mail now")
         commands = prepare(transmission, self.extensions, self.relay)
         if not commands:
-            self.events.append(ClientEvent(ev.DONE, transmission))
+            self.events.append(make_event(_DONE, transmission))
             return
         transmission.has_turn = self.mail_count == 0
         self.mail_count += 1
@@ -238,7 +241,7 @@ class ClientSession:
                 return
             self._on_end(current, reader)
             return
-        expected.popleft()
+        del expected[0]
         self._answerable -= 1
         if current is not None:
             if what == MAIL:
@@ -423,12 +426,15 @@ class ClientSession:
     def _end_content(self, transmission: Transmission) -> None:
         """All of it stands in the output, and nothing behind it."""
         transmission.content_state = CONTENT_ENDED
-        transmission.end_bytes = self._handed_bytes + sum(map(len, self._output))
+        end_bytes = self._handed_bytes
+        for octets in self._output:
+            end_bytes += len(octets)
+        transmission.end_bytes = end_bytes
 
     def _on_end(self, current: Transmission, reader: ReplyReader) -> None:
         """The final reply; for LMTP one for each recipient that was taken, in their order (RFC 2033 4.2)."""
         if current.accepted:
-            outcome = judge(reader, self.relay, True, bool(self.extensions.flags & ext.DSN))
+            outcome = judge(reader, self.relay, True, (self.extensions.flags & _DSN) != 0)
             if self.rules.is_lmtp:
                 current.decide(current.accepted[current.final_count], outcome)
                 current.final_count += 1
@@ -438,7 +444,7 @@ class ClientSession:
             else:
                 current.decide_rest(outcome)
                 current.needs_reset = current.is_chunked and reader.code >= 400  # RFC 3030 2
-        self._expected.popleft()
+        del self._expected[0]
         self._answerable -= 1
         self._finish(current)
         if self._is_ending:
@@ -446,7 +452,7 @@ class ClientSession:
 
     def _finish(self, current: Transmission) -> None:
         """All replies to a transaction are in."""
-        self.events.append(ClientEvent(ev.DONE, current))
+        self.events.append(make_event(_DONE, current))
         self._current = self._next
         self._next = None
         if current.needs_reset and self._current is None:

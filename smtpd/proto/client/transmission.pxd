@@ -1,3 +1,9 @@
+cimport cython
+
+
+cdef object _UNDECIDED
+
+
 cdef class Transmission:
     cdef public object envelope
     cdef public list recipients
@@ -19,7 +25,12 @@ cdef class Transmission:
     cdef public bint has_turn
     cdef public bint needs_reset
 
+    cpdef begin(self, envelope, list recipients, bytes body, Py_ssize_t size_bytes, bytes head)
     cpdef decide(self, Py_ssize_t place, outcome)
     cpdef decide_rest(self, outcome)
     cpdef bint is_decided(self, Py_ssize_t place) except -1
     cpdef put_off_rest(self, outcome, Py_ssize_t first=*)
+
+
+@cython.locals(transmission=Transmission)
+cpdef Transmission begin_transmission(envelope, list recipients, bytes body)

@@ -36,6 +36,10 @@ class Transmission:
     def __init__(
         self, envelope: Envelope, recipients: list[int], body: bytes | None, size_bytes: int = -1, head: bytes = b""
     ) -> None:
+        self.begin(envelope, recipients, body, size_bytes, head)
+
+    def begin(self, envelope: Envelope, recipients: list[int], body: bytes | None, size_bytes: int, head: bytes) -> None:
+        """Fill a new one in."""
         self.envelope = envelope
         self.recipients = recipients
         self.body = body
@@ -77,3 +81,10 @@ class Transmission:
             if self.outcomes[place] is _UNDECIDED:
                 self.put_off.append(self.recipients[place])
                 self.decide(place, outcome)
+
+
+def begin_transmission(envelope: Envelope, recipients: list[int], body: bytes) -> Transmission:
+    """The same as Transmission(envelope, recipients, body), where it counts: no arguments are gathered and parsed."""
+    transmission = Transmission.__new__(Transmission)
+    transmission.begin(envelope, recipients, body, -1, b"")
+    return transmission

@@ -6,6 +6,7 @@ from smtpd._wire import ReplyReader
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE, Outcome
 
 TEXT_LENGTH = 1000  # characters of a reply that are kept
+_TEXT_LENGTH = TEXT_LENGTH  # in a C variable of the module
 CLASS_DSN = ("", "", "2.0.0", "", "4.0.0", "5.0.0")  # by first digit; for a reply without an enhanced status code (RFC 3463)
 
 
@@ -13,6 +14,8 @@ def text_of(reply: ReplyReader) -> str:
     """The reply's text without code and enhanced status code, its lines joined by a space."""
     lines = reply.lines
     octets = lines[0] if len(lines) == 1 else b" ".join(lines)
+    if len(octets) <= _TEXT_LENGTH and octets.isascii():
+        return octets.decode("ascii")
     return octets[: 4 * TEXT_LENGTH].decode("utf-8", "backslashreplace")[:TEXT_LENGTH]
 
 

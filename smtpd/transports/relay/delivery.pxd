@@ -1,5 +1,11 @@
 from smtpd.spool.item cimport Body, SpoolItem
 
+cimport cython
+
+
+cdef object _OPEN
+cdef list _ONLY
+
 
 cdef class Delivery:
     cdef public SpoolItem item
@@ -14,6 +20,12 @@ cdef class Delivery:
     cdef public list left
     cdef public list outcomes
 
+    cpdef begin(self, SpoolItem item, Body body, list recipients, done, double now)
+    cpdef list find_left(self)
     cpdef bint take(self, list outcomes, list put_off) except -1
     cpdef fail(self, outcome)
     cpdef finish(self)
+
+
+@cython.locals(delivery=Delivery)
+cpdef Delivery begin_delivery(SpoolItem item, Body body, list recipients, done, double now)

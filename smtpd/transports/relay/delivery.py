@@ -7,6 +7,7 @@ from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done
 
 _OPEN = Outcome(PENDING)
+_ONLY = [0]
 
 
 class Delivery:
@@ -27,6 +28,10 @@ class Delivery:
     )
 
     def __init__(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
+        self.begin(item, body, recipients, done, now)
+
+    def begin(self, item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> None:
+        """Fill a new one in."""
         self.item = item
         self.body = body
         self.recipients = recipients
@@ -36,17 +41,25 @@ class Delivery:
         self.sent_at = now
         self.connect_s = 0.0
         self.is_resent = False  # a kept connection had died under it: that is no attempt
-        self.left = list(range(len(recipients)))
+        self.left = _ONLY.copy() if len(recipients) == 1 else list(range(len(recipients)))
         self.outcomes = [_OPEN] * len(recipients)
 
     @property
     def indexes_left(self) -> list[int]:
         """Indexes into the envelope of the recipients without an outcome."""
+        return self.find_left()
+
+    def find_left(self) -> list[int]:
+        """The same as `indexes_left`, as a call."""
         return self.recipients if len(self.left) == len(self.recipients) else [self.recipients[place] for place in self.left]
 
     def take(self, outcomes: list[Outcome], put_off: list[int]) -> bool:
         """Note the outcomes of those that were left; `put_off` are indexes into the envelope of those that are to be sent
         again. True when done."""
+        if not put_off and len(self.left) == len(self.recipients):  # as most mails
+            self.outcomes = outcomes
+            self.left = []
+            return True
         again = []
         for place, outcome in zip(self.left, outcomes, strict=True):
             if put_off and self.recipients[place] in put_off:
@@ -65,3 +78,10 @@ class Delivery:
     def finish(self) -> None:
         """Tell whoever asked for it; once, when nobody is left."""
         self.done(self.outcomes, self.connect_s)
+
+
+def begin_delivery(item: SpoolItem, body: Body, recipients: list[int], done: Done, now: float) -> Delivery:
+    """The same as Delivery(...), where it counts: no arguments are gathered and parsed."""
+    delivery = Delivery.__new__(Delivery)
+    delivery.begin(item, body, recipients, done, now)
+    return delivery

@@ -1,7 +1,7 @@
 from smtpd.net.stream cimport Stream, StreamOwner
 from smtpd.proto.client.events cimport ClientEvent
 from smtpd.proto.client.session cimport ClientSession
-from smtpd.proto.client.transmission cimport Transmission
+from smtpd.proto.client.transmission cimport Transmission, begin_transmission
 from smtpd.transports.relay.delivery cimport Delivery
 from smtpd.transports.relay.health cimport HopHealth
 from smtpd.transports.relay.pool cimport Pool
@@ -39,11 +39,12 @@ cdef class Link(StreamOwner):
     cdef public bint _is_reading
     cdef public object _connecting
 
-    @cython.locals(body=Body, transmission=Transmission, now=double)
+    @cython.locals(body=Body, transmission=Transmission, now=double, indexes=list)
     cpdef send(self, Delivery delivery)
     cpdef quit(self)
     cpdef break_off(self, str dsn, str text)
     cpdef check_deadline(self, double now)
+    @cython.locals(session=ClientSession)
     cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef on_end(self)
     cpdef on_lost(self)
@@ -60,6 +61,7 @@ cdef class Link(StreamOwner):
     cpdef _finish(self, Transmission transmission)
     cpdef _on_session_closed(self, reason)
     cpdef _close(self, bint is_clean)
+    @cython.locals(pool=Pool, stream=Stream, kind=str)
     cpdef _set_deadline(self)
     cpdef _start_tls(self)
     cpdef _note_broken_tls(self)

@@ -17,7 +17,7 @@ from smtpd.net.stream import Stream, StreamOwner
 from smtpd.net.transcript import Transcript
 from smtpd.proto.client import events as ev
 from smtpd.proto.client.session import ClientSession
-from smtpd.proto.client.transmission import Transmission
+from smtpd.proto.client.transmission import Transmission, begin_transmission
 from smtpd.transports.relay.delivery import Delivery
 from smtpd.transports.relay.health import HopHealth
 
@@ -91,9 +91,9 @@ class Link(StreamOwner):
         """Begin with a mail; only when the session `can_send`."""
         body = delivery.body
         envelope = delivery.item.envelope
-        indexes = delivery.indexes_left
+        indexes = delivery.find_left()
         if body.data is not None:
-            transmission = Transmission(envelope, indexes, body.data)
+            transmission = begin_transmission(envelope, indexes, body.data)
         else:
             transmission = Transmission(envelope, indexes, None, body.size_bytes, delivery.head)
         self.mails += 1
@@ -290,7 +290,7 @@ class Link(StreamOwner):
             kind = "block"
             self._blocked_bytes = stream.buffered_bytes
         else:
-            kind = self.session.timeout_kind
+            kind = self.session.find_timeout_kind()
             self._blocked_bytes = 0
         self.deadline = pool.loop.now + (pool.timeouts[kind] if kind else pool.idle_s)
 

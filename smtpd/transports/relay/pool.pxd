@@ -1,15 +1,17 @@
 from smtpd.net.loop cimport Loop
 from smtpd.proto.client.rules cimport ClientRules
+from smtpd.proto.client.session cimport ClientSession
 from smtpd.proto.client.transmission cimport Transmission
 from smtpd.transports.relay.delivery cimport Delivery
 from smtpd.transports.relay.health cimport HopHealth
 from smtpd.transports.relay.link cimport Link
+from smtpd.transports.relay.transport cimport RelayTransport
 
 cimport cython
 
 
 cdef class Pool:
-    cdef public object _transport
+    cdef public RelayTransport _transport
     cdef public str _key
     cdef public Loop loop
     cdef public object files
@@ -53,6 +55,7 @@ cdef class Pool:
     @cython.locals(link=Link)
     cpdef _fill_pipelines(self)
     cpdef _fail_pending(self, outcome)
+    @cython.locals(transport=RelayTransport, is_broken=bint, is_finished=bint, put_off=list)
     cpdef on_done(self, Link link, Delivery delivery, Transmission transmission)
     cpdef on_ready(self, Link link)
     cpdef on_closed(self, Link link, reason)
@@ -60,7 +63,9 @@ cdef class Pool:
     cpdef _drop_idle(self, HopHealth health)
     cpdef _note_success(self, Link link)
     cpdef _note_failure(self, Link link, reason)
-    @cython.locals(is_young=bint)
+    @cython.locals(is_young=bint, transport=RelayTransport)
     cpdef bint _is_fresh(self, Link link) except -1
+    @cython.locals(now=double)
     cpdef bint _gives_way(self, Link link) except -1
+    @cython.locals(session=ClientSession, gives_way=bint, is_good=bint)
     cpdef _give_work(self, Link link)

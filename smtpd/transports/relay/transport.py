@@ -23,7 +23,7 @@ from smtpd.proto.client.rules import ClientRules
 from smtpd.settings import DeliverySettings, RouteSettings
 from smtpd.spool.item import Body, SpoolItem
 from smtpd.transports.base import Done
-from smtpd.transports.relay.delivery import Delivery
+from smtpd.transports.relay.delivery import Delivery, begin_delivery
 from smtpd.transports.relay.health import HopHealth
 from smtpd.transports.relay.pool import Pool, first_window
 
@@ -107,15 +107,18 @@ class RelayTransport:
                 pool.close()
         if self._timer is None:
             self._timer = self.loop.call_later(self._sweep_s, self._sweep)
-        delivery = Delivery(item, body, recipients, done, self.loop.now)
+        delivery = begin_delivery(item, body, recipients, done, self.loop.now)
         if body.data is None and item.envelope.smtputf8:  # whether its header needs SMTPUTF8 stands in the file
-            self.files.submit(lambda: _read_head(body.path), lambda head, failure: self._start_with(pool, delivery, head))
+            self._read_head(pool, delivery)
         else:
             pool.start(delivery)
 
-    def _start_with(self, pool: Pool, delivery: Delivery, head: bytes | None) -> None:
-        delivery.head = head or b""  # if it can't be read, the attempt will say so
-        pool.start(delivery)
+    def _read_head(self, pool: Pool, delivery: Delivery) -> None:
+        def start(head: bytes | None, failure: BaseException | None) -> None:
+            delivery.head = head or b""  # if it can't be read, the attempt will say so
+            pool.start(delivery)
+
+        self.files.submit(lambda: _read_head(delivery.body.path), start)
 
     def look_for_transcripts(self) -> None:
         """Somebody began or ended to watch: connections that are open already are shown from their next reply on."""

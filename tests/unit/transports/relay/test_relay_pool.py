@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import next_hop
 import pytest
@@ -16,6 +18,7 @@ from relay_rig import LONG_S, PATIENCE_S, RelayRig, Sent
 from smtpd.mail.outcome import DEFERRED, DELIVERED, UNDELIVERABLE
 from smtpd.net.hop_table import ROWS, HopTable
 from smtpd.net.hops import Hop, LookupFailure
+from smtpd.net.resolver import Resolver
 from smtpd.settings.delivery import DnsSettings
 from smtpd.transports.relay.health import HopHealth
 from smtpd.transports.relay.transport import RelayTransport
@@ -483,15 +486,11 @@ class Searches:
         self.answers: dict[str, tuple[list[Hop], LookupFailure | None]] = {}
         self.asked: list[str] = []
         self._rig = rig
-        transport.find_hops = self.find  # type: ignore[method-assign,assignment]
+        transport._host = dataclasses.replace(transport._host, resolver=cast(Resolver, self))
 
-    def find(self, key: str, done: object) -> object:
-        from smtpd.net.resolver import Search
-
-        search = Search(done, 25)  # type: ignore[arg-type]
+    def find(self, next_hop: str, key: str, done: Callable[[list[Hop], LookupFailure | None], object]) -> None:
         self.asked.append(key)
-        self._rig.loop.ready(lambda: search.done and search.done(*self.answers[key]))
-        return search
+        self._rig.loop.ready(lambda: done(*self.answers[key]))
 
 
 def test_domains_have_pools_of_their_own_which_are_forgotten(rig: RelayRig, hop: NextHop) -> None:
