@@ -28,6 +28,7 @@ _COMMANDS = {
     "config": ("smtpd.cli.config", "config_command", "Show the configuration in effect."),
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits, and change what becomes of it."),
     "transcript": ("smtpd.cli.transcript", "transcript_command", "Watch the dialogue with a client or a next hop."),
+    "load": ("smtpd.cli.load", "load_command", "Send mail to a server and measure what it takes."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away, or misbehave: a target for senders."),
 }
 _INTERRUPTED = 130  # as shells report an end by SIGINT

@@ -11,10 +11,11 @@ TLS_MODES = {"off": TLS_OFF, "may": TLS_MAY, "require": TLS_REQUIRE}
 class ClientRules:
     """`hello_name` is what we call ourselves; `tls` and `refused_early` are the words of the settings.
 
-    `uses_pipelining = False` ignores a next hop's PIPELINING, `uses_chunking = False` its CHUNKING.
+    `uses_pipelining = False` ignores a next hop's PIPELINING, `uses_chunking = False` its CHUNKING, `uses_esmtp = False` says
+    HELO at once.
     """
 
-    __slots__ = ("believes_early", "hello_name", "is_lmtp", "tls", "uses_chunking", "uses_pipelining")
+    __slots__ = ("believes_early", "hello_name", "is_lmtp", "tls", "uses_chunking", "uses_esmtp", "uses_pipelining")
 
     def __init__(
         self,
@@ -24,6 +25,7 @@ class ClientRules:
         tls: str = "may",
         uses_chunking: bool = True,
         uses_pipelining: bool = True,
+        uses_esmtp: bool = True,
         refused_early: str = "defer",
     ) -> None:
         self.hello_name = hello_name
@@ -31,4 +33,5 @@ class ClientRules:
         self.tls = TLS_MODES[tls]
         self.uses_chunking = uses_chunking
         self.uses_pipelining = uses_pipelining
+        self.uses_esmtp = uses_esmtp
         self.believes_early = refused_early == "bounce"

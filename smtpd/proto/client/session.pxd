@@ -23,6 +23,7 @@ cdef class ClientSession:
     cdef public Extensions extensions
     cdef public bytes peer_name
     cdef public Py_ssize_t mail_count
+    cdef public list marks
     cdef public bint is_tls
     cdef public bint is_closed
     cdef public bint is_spent

@@ -41,7 +41,7 @@ class ClientSession:
     __slots__ = (
         "_answerable", "_current", "_encoder", "_expected", "_handed_bytes", "_is_chunking", "_is_ending", "_is_handshaking",
         "_is_pipelining", "_is_quitting", "_is_ready", "_left_bytes", "_next", "_output", "_reader", "events", "extensions",
-        "is_closed", "is_spent", "is_tls", "mail_count", "peer_name", "relay", "rules",
+        "is_closed", "is_spent", "is_tls", "mail_count", "marks", "peer_name", "relay", "rules",
     )  # fmt: skip
 
     def __init__(self, rules: ClientRules, relay: str = "") -> None:
@@ -54,6 +54,7 @@ class ClientSession:
         self.is_tls = False
         self.is_closed = False
         self.is_spent = False  # the next hop takes no more mails on this connection
+        self.marks: list[int] | None = None  # a list: each reply is noted in it, what was awaited * 1000 + its code
         self._reader = ReplyReader()
         self._output: list[bytes] = []
         self._handed_bytes = 0  # by take_output, so far
@@ -226,6 +227,8 @@ class ClientSession:
         expected = self._expected
         what = expected[0]
         current = self._current
+        if self.marks is not None:
+            self.marks.append(what * 1000 + reader.code)
         if reader.code == _SHUTTING_DOWN and what != QUIT:
             if what != END or not self.rules.is_lmtp or current is None or not current.accepted:
                 self._close(judge(reader, self.relay, False))
@@ -287,6 +290,9 @@ class ClientSession:
         self._say_hello()
 
     def _say_hello(self) -> None:
+        if not self.rules.uses_esmtp:
+            self._command(b"HELO " + self.rules.hello_name + b"\r\n", HELO)
+            return
         self._command((b"LHLO " if self.rules.is_lmtp else b"EHLO ") + self.rules.hello_name + b"\r\n", HELLO)
 
     def _on_hello(self, reader: ReplyReader, what: int) -> None:

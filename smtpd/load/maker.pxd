@@ -1,0 +1,23 @@
+from smtpd.proto.client.transmission cimport Transmission
+
+cimport cython
+
+
+cdef class MailMaker:
+    cdef object _spec
+    cdef object _random
+    cdef object _filler
+    cdef object _calendar
+    cdef object _head
+    cdef Py_ssize_t _fixed_size
+    cdef list _messages
+    cdef list _indexes
+    cdef object _ascii_envelope
+    cdef object _wide_envelope
+
+    @cython.locals(content=bytes)
+    cpdef Transmission make(self, long number)
+    cpdef _make_envelope(self, long number)
+    @cython.locals(size=Py_ssize_t, head=bytes)
+    cpdef bytes _make_content(self, long number, envelope)
+    cpdef dict _values_of(self, long number, envelope)
