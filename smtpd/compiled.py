@@ -44,6 +44,7 @@ MODULES = (
     "smtpd.load.histogram",
     "smtpd.load.recorder",
     "smtpd.load.offer",
+    "smtpd.load.messages",
     "smtpd.load.maker",
     "smtpd.load.connection",
     "smtpd.load.crew",

@@ -64,7 +64,7 @@ def load_command(target: str, counter: bool, json_path: str, plot_path: str, **o
 def exit_code(report: dict[str, Any]) -> int:
     """0: all accepted, 1: some were not, 69: there was nobody."""
     mails = report["mails"]
-    if report["gave_up"] and not mails["accepted"] and not mails["partial"]:
+    if not report["connections"]["ready"]:
         return os.EX_UNAVAILABLE
     return int(bool(mails["partial"] or mails["failed"] or mails["unsent"] or report["gave_up"] or not mails["accepted"]))
 

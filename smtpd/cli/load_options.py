@@ -62,7 +62,7 @@ _OPTIONS = (
     click.option("--duration", type=DURATION, help="Begin no more mails after so long."),
     click.option("--rate", type=click.FloatRange(0.0, min_open=True), help="Open loop: mails a second, answered or not."),
     click.option("--poisson", is_flag=True, help="Mails of the open loop at random distances, not even ones."),
-    click.option("--ramp-up", type=DURATION, default=0.0, metavar="DURATION", help="Reach all sessions, or the rate, in so long."),
+    click.option("--ramp-up", type=DURATION, default=0.0, metavar="DURATION", help="Reach all sessions, or the rate, so late."),
     click.option("--drain", type=DURATION, default="30s", show_default=True, help="Wait so long at the end for what is due."),
     click.option("--workers", type=click.IntRange(0, 256), default=1, show_default=True, help="Processes; 0 = one per core."),
     click.option("-w", "--wait", type=DURATION, default=0.0, metavar="DURATION", help="Each session waits between its mails."),

@@ -52,6 +52,7 @@ cdef class Connection(StreamOwner):
     cdef public Py_ssize_t mails
     cdef public bint has_mail
     cdef public bint is_ready
+    cdef Transmission _mail
     cdef Transmission _waiting
     cdef Stream _stream
     cdef object _connecting

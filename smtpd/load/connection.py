@@ -97,9 +97,29 @@ class Connection(StreamOwner):
     """`number` and `intended_at` are those of its mail, `sent_at` is when MAIL left, `mails` how many it has had."""
 
     __slots__ = (
-        "_attempt", "_buffered", "_connecting", "_failure", "_is_closing", "_is_handling", "_marks", "_opened_at", "_owner",
-        "_phase_at", "_stream", "_tls_at", "_waiting", "_wiring", "deadline", "has_mail", "intended_at", "is_ready", "mails",
-        "number", "sent_at", "session",
+        "_attempt",
+        "_buffered",
+        "_connecting",
+        "_failure",
+        "_is_closing",
+        "_is_handling",
+        "_mail",
+        "_marks",
+        "_opened_at",
+        "_owner",
+        "_phase_at",
+        "_stream",
+        "_tls_at",
+        "_waiting",
+        "_wiring",
+        "deadline",
+        "has_mail",
+        "intended_at",
+        "is_ready",
+        "mails",
+        "number",
+        "sent_at",
+        "session",
     )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner, wiring: Wiring) -> None:
@@ -115,7 +135,8 @@ class Connection(StreamOwner):
         self.mails = 0
         self.has_mail = False
         self.is_ready = False
-        self._waiting: Transmission | None = None  # until the session takes a mail
+        self._mail: Transmission | None = None
+        self._waiting: Transmission | None = None  # the same, until the session takes it
         self._stream: Stream | None = None
         self._connecting: Connecting | None = None
         self._attempt = 0
@@ -143,6 +164,7 @@ class Connection(StreamOwner):
         self.sent_at = 0.0
         self.has_mail = True
         self.mails += 1
+        self._mail = transmission
         if not self.is_ready:
             self._waiting = transmission
             return
@@ -235,6 +257,8 @@ class Connection(StreamOwner):
     def _note_refusal(self, what: int, phase: int, code: int) -> None:
         if what == awaited.HELLO and code >= 500 and not self.session.is_closed:
             return  # HELO follows
+        if what == awaited.DATA and self._mail is not None and not self._mail.accepted:
+            return  # with PIPELINING: there is nobody to send it to, and that was counted
         self._wiring.recorder.note_error(f"{PHASE_NAMES[phase]} {code}", "")
 
     # --- the session's wishes ----------------------------------------------------------------------------------------
@@ -293,6 +317,7 @@ class Connection(StreamOwner):
     def _finish(self, transmission: Transmission) -> None:
         """The mail is done with."""
         self.has_mail = False
+        self._mail = None
         session = self.session
         owner = self._owner
         if session.is_closed and not transmission.has_turn:

@@ -1,3 +1,4 @@
+from smtpd.load.messages cimport Calendar, Filler, Template
 from smtpd.proto.client.transmission cimport Transmission
 
 cimport cython
@@ -6,9 +7,9 @@ cimport cython
 cdef class MailMaker:
     cdef object _spec
     cdef object _random
-    cdef object _filler
-    cdef object _calendar
-    cdef object _head
+    cdef Filler _filler
+    cdef Calendar _calendar
+    cdef Template _head
     cdef Py_ssize_t _fixed_size
     cdef list _messages
     cdef list _indexes
@@ -18,6 +19,6 @@ cdef class MailMaker:
     @cython.locals(content=bytes)
     cpdef Transmission make(self, long number)
     cpdef _make_envelope(self, long number)
-    @cython.locals(size=Py_ssize_t, head=bytes)
+    @cython.locals(size=Py_ssize_t, head=bytes, template=Template)
     cpdef bytes _make_content(self, long number, envelope)
     cpdef dict _values_of(self, long number, envelope)

@@ -67,6 +67,6 @@ def _is_ours(text: str) -> bool:
     ip = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    if ip.is_multicast or ip.is_reserved:
-        return False
-    return ip.is_loopback or ip.is_private or ip.is_link_local or ip.is_unspecified
+    if ip.is_loopback or ip.is_unspecified:
+        return True
+    return (ip.is_private or ip.is_link_local) and not ip.is_multicast and not ip.is_reserved

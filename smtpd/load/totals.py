@@ -133,7 +133,7 @@ class Totals:
             "gave_up": self.gave_up,
             "mails": {"sent": sent, **mails},
             "recipients": {"accepted": counters["recipients_accepted"], "failed": counters["recipients_failed"]},
-            "connections": {"opened": counters["connections_opened"], "failed": counters["connections_failed"]},
+            "connections": {name: counters[f"connections_{name}"] for name in ("opened", "ready", "failed")},
             "octets": counters["octets"],
             "throughput_per_s": round(mails["accepted"] / duration_s, 3) if duration_s > 0 else 0.0,
             "cpu_us_per_mail": round(cpu_s * 1e6 / sent, 3) if sent else 0.0,

@@ -272,7 +272,8 @@ class Connection(StreamOwner):
 
     def _write_body(self, chunk: bytes) -> None:
         mail = self._mail
-        assert mail is not None
+        if mail is None:  # nothing is kept, and the content came with its BDAT, before the decoder could be told
+            return
         if self._head is not None:
             self._look_for_message_id(mail, chunk)
         if not mail.writer.write(chunk):

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import importlib.util
+
+import click
+import pytest
+
+from smtpd.cli.load import exit_code, load_command
+from smtpd.load.plot import MissingLibraryError
+
+
+def refuse(*arguments: str) -> str:
+    """The words with which it refuses to begin."""
+    with pytest.raises(click.UsageError) as caught:
+        load_command.main(list(arguments), standalone_mode=False)
+    return caught.value.format_message()
+
+
+def test_strangers_are_not_loaded_by_mistake() -> None:
+    text = refuse("8.8.8.8:25")
+    assert "public address" in text
+    assert "--allow-public" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--poisson", "127.0.0.1:1"), ("-l", "1", "--size", "2", "127.0.0.1:1"), ("-o", "-L", "127.0.0.1:1"), ("127.0.0.1:x",),
+        ("--rate", "5", "-w", "1", "127.0.0.1:1"), ("--rate", "0", "127.0.0.1:1"), ("--size", "zipf:1", "127.0.0.1:1"),
+        ("-4", "-6", "127.0.0.1:1"), ("-F", "/no/such/file", "127.0.0.1:1"), ("-t", "a b", "127.0.0.1:1"),
+        ("-r", "5-2", "127.0.0.1:1"),
+        ("-S", "a\nb", "127.0.0.1:1"), ("--tls", "--tls-implicit", "127.0.0.1:1"), ("--tls-verify", "127.0.0.1:1"),
+        ("--duration", "0", "127.0.0.1:1"), ("-M", "two words", "127.0.0.1:1"), ("--expand", "127.0.0.1:1"), (),
+    ],
+)  # fmt: skip
+def test_wrong_usage(arguments: tuple[str, ...]) -> None:
+    assert refuse(*arguments)
+
+
+def test_a_missing_library_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingLibraryError, match=r"pip install 'smtpd\[plot\]'"):
+        load_command.main(["--plot", "x.png", "127.0.0.1:1"], standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("mails", "gave_up", "ready", "code"),
+    [
+        ({"accepted": 5}, "", 1, 0), ({"accepted": 5, "failed": 1}, "", 1, 1), ({"accepted": 5, "partial": 1}, "", 1, 1),
+        ({"accepted": 5, "unsent": 1}, "", 1, 1), ({"failed": 3}, "", 0, 69), ({"accepted": 1}, "gone", 1, 1), ({}, "", 1, 1),
+    ],
+)  # fmt: skip
+def test_exit_codes(mails: dict[str, int], gave_up: str, ready: int, code: int) -> None:
+    whole = {"accepted": 0, "partial": 0, "failed": 0, "unsent": 0, **mails}
+    assert exit_code({"mails": whole, "gave_up": gave_up, "connections": {"ready": ready}}) == code
