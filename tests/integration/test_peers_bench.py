@@ -5,17 +5,19 @@ from __future__ import annotations
 import hashlib
 import os
 import smtplib
+import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+from gateway import free_port, own_loopback_address, wait_until
 from peers import require_peer
 
 from bench.generator import GeneratorError, Load, drive
 from bench.postfix_instance import PostfixInstance
-from bench.processes import free_port, is_alive, tree_pids
+from bench.processes import is_alive, tree_pids
 from bench.results import scratch_folder
 from bench.servers import ROOT, Aiosmtpd, SmtpSink
 
@@ -62,8 +64,10 @@ def test_a_peer_takes_all_mail_and_ends(kind: type[SmtpSink | Aiosmtpd], tmp_pat
 
 def test_a_refusal_ends_the_run(tmp_path: Path) -> None:
     require_peer("postfix", "smtp-source")
-    with pytest.raises(GeneratorError):
-        drive(LOAD, 1, "127.0.0.1", free_port("127.0.0.1"), os.getpid())
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))
+        with pytest.raises(GeneratorError):
+            drive(LOAD, 1, *unheard.getsockname(), os.getpid())
 
 
 def fingerprint(folder: Path) -> dict[str, str]:
@@ -78,15 +82,16 @@ def test_a_private_postfix_leaves_the_machines_own_alone() -> None:
     before = fingerprint(Path("/etc/postfix"))
     assert before
     with scratch_folder("/var/tmp") as folder:
-        instance = PostfixInstance(folder, "127.0.0.1", port := free_port("127.0.0.1"))
+        host = own_loopback_address()
+        instance = PostfixInstance(folder, host, port := free_port(host), {"inet_interfaces": "127.0.0.1"})
         pid = instance.start()
         try:
             pids = tree_pids(pid)
-            with smtplib.SMTP("127.0.0.1", port, timeout=30) as client:
+            with smtplib.SMTP(host, port, timeout=30) as client:
                 assert client.sendmail("a@example.com", ["b@example.org"], "x\r\n") == {}
         finally:
             instance.stop()
-        assert not any(map(is_alive, pids))
+        wait_until("all of its processes are gone", lambda: not any(map(is_alive, pids)), 30)
     assert fingerprint(Path("/etc/postfix")) == before
 
 
