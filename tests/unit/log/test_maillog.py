@@ -41,7 +41,11 @@ class Pipe:
         """Wait a moment and return the lines that are there; "filler" lines are left out."""
         if not select.select([self.fd], [], [], 0.05)[0]:
             return []
-        *lines, self.rest = (self.rest + os.read(self.fd, 1 << 20)).split(b"\n")
+        try:
+            data = os.read(self.fd, 1 << 20)
+        except BlockingIOError:  # select told of a pipe without a writer, and now there is one
+            return []
+        *lines, self.rest = (self.rest + data).split(b"\n")
         return [line.decode() for line in lines if line not in (b"filler", b"fille", b"r", b"")]
 
 
