@@ -2,7 +2,7 @@
 
 All servers are started once; every round then drives each of them with the same load, one after the other, beginning with
 another one each time, so that a slow minute of the machine hits all alike. Ratios are taken within a round and their median
-is reported. Ends by itself within `--limit` seconds and ends only what it started.
+is reported. Ends by itself within `--limit` seconds; an interrupt ends it too, and what was done is kept.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from bench.generator import GeneratorError, Load, drive
-from bench.machine import fdatasync_us, filesystem_of
-from bench.processes import NotReadyError
+from bench.generator import GeneratorError, Load
+from bench.machine import durable_filesystem
+from bench.measuring import drive_server, measure_round
 from bench.results import end_in_order, scratch_folder, write_result, write_section
-from bench.servers import ALL, Server, SmtpdServe, SmtpdSink
+from bench.roster import ALL, choose, running_servers
+from bench.servers import Server, SmtpdServe, SmtpdSink
 from bench.tables import Round, render_tables, summarize
+from bench.turns import take_turns
 
 LOADS = [
     Load("kept connections, 4 KB", 20_000, 4096, is_kept=True),
@@ -37,89 +38,44 @@ def mails_for(load: Load, server: Server, share: float) -> int:
     return max(50, int(load.mails * server.weight * share))
 
 
-def start_servers(kinds: list[type[Server]], folder: Path) -> tuple[list[Server], dict[str, str]]:
-    """Start what can run here; return the running servers and, by name, why the others are left out."""
-    running: list[Server] = []
-    left_out: dict[str, str] = {}
-    for kind in kinds:
-        server = kind(folder)
-        reason = server.missing()
-        if not reason:
-            try:
-                server.start()
-            except NotReadyError as error:
-                reason = str(error)
-        if reason:
-            left_out[server.name] = reason
-            print(f"left out: {server.name}: {reason}", file=sys.stderr)
-        else:
-            running.append(server)
-    return running, left_out
-
-
-def run_rounds(servers: list[Server], loads: list[Load], count: int, share: float, folder: Path, deadline: float) -> list[Round]:
-    """Measure `count` rounds, fewer when `deadline` (monotonic) comes first; a failed run is printed and left out."""
-    rounds: list[Round] = []
+def warm_up(servers: list[Server], loads: list[Load]) -> None:
+    """Let each server see each load once; what fails is printed, and fails again in the first round."""
     for load in loads:
         for server in servers:
             try:
-                drive(load, mails_for(load, server, WARM_UP_SHARE), server.host, server.port, server.pid)
+                drive_server(server, load, mails_for(load, server, WARM_UP_SHARE), 60.0)
             except GeneratorError as error:
                 print(f"warm-up: {server.name}: {error}; {server.last_words()}", file=sys.stderr)
-    for number in range(count):
-        first = number % len(servers)
-        for load in loads:
-            for server in servers[first:] + servers[:first]:
-                left_s = deadline - time.monotonic()
-                if left_s < 0:
-                    print("the time is up, the rest is left out", file=sys.stderr)
-                    return rounds
-                disk_us = fdatasync_us(folder) if server.is_durable else None
-                mails = mails_for(load, server, share)
-                try:
-                    limit_s = min(120.0, left_s + 5.0)
-                    run = drive(load, mails, server.host, server.port, server.pid, limit_s)
-                except GeneratorError as error:
-                    print(f"round {number + 1}: {server.name}, {load.name}: {error}; {server.last_words()}", file=sys.stderr)
-                    continue
-                rounds.append(Round(number, load.name, server.name, run, disk_us))
-                print(
-                    f"round {number + 1}  {load.name:28} {server.name:12} {run.cpu_us_per_mail:8.1f} us CPU/mail"
-                    f" {run.mails_per_s:9,.0f} mails/s" + ("" if run.is_quiet else "  (not quiet)"),
-                    file=sys.stderr,
-                )
-    return rounds
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """Run the comparison and return everything that goes into the JSON file."""
-    deadline = time.monotonic() + options.limit
-    chosen = options.servers.split(",") if options.servers else [kind.name for kind in ALL]
-    kinds = [kind for kind in ALL if kind.name in chosen]
+    began = time.monotonic()
     loads = LOADS[:2] if options.quick else LOADS
     share = QUICK_SHARE if options.quick else options.share
+    count = 1 if options.quick else options.rounds
     SmtpdSink.workers = options.workers
     SmtpdServe.workers = options.durable_workers or os.cpu_count() or 1
-    with scratch_folder(options.dir) as folder:
-        filesystem = filesystem_of(folder)
-        if filesystem == "tmpfs":
-            print(f"{options.dir} is a tmpfs: durable figures mean nothing there (--dir)", file=sys.stderr)
-        servers: list[Server] = []
-        try:
-            servers, left_out = start_servers(kinds, folder)
-            versions = {server.name: server.version() for server in servers}
-            count = 1 if options.quick else options.rounds
-            rounds = run_rounds(servers, loads, count, share, folder, deadline)
-        finally:
-            for server in servers:
-                server.stop()
+    with scratch_folder(options.dir) as folder, running_servers(choose(options.servers), folder) as (servers, left_out):
+        versions = {server.name: server.version() for server in servers}
+
+        def measure(number: int, server: Server, name: str, load: Load, left_s: float) -> Round:
+            mails = mails_for(load, server, share)
+            return measure_round(number, server, name, folder, lambda: drive_server(server, load, mails, left_s))
+
+        warm_up(servers, loads)
+        limit_s = options.limit - (time.monotonic() - began)
+        turns = take_turns(servers, {load.name: load for load in loads}, count, limit_s, measure)
+        filesystem = durable_filesystem(folder)
     return {
         "options": {"rounds": count, "share": share, "workers": options.workers, "sessions": loads[0].sessions},
         "filesystem": filesystem,
         "versions": versions,
         "left_out": left_out,
-        "summary": summarize(rounds),
-        "rounds": [one.as_json() for one in rounds],
+        "failed": turns.failed,
+        "end": turns.end,
+        "summary": summarize(turns.records),
+        "rounds": [one.as_json() for one in turns.records],
     }
 
 
@@ -128,7 +84,9 @@ def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", default="compare", help="results/DATE-NAME.json (default: compare)")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", type=float, default=1.0, help="of each load's mails (default: 1)")
-    parser.add_argument("--servers", default="", help=f"of {','.join(kind.name for kind in ALL)} (default: all)")
+    parser.add_argument(
+        "--servers", default="", help=f"of {','.join(kind.name for kind in ALL)} (default: all that are installed)"
+    )
     parser.add_argument("--workers", type=int, default=1, help="of smtpd; the sinks beside it are one process")
     parser.add_argument("--durable-workers", type=int, default=0, help="of smtpd serve; 0 = one per core, its own default")
     parser.add_argument("--dir", default="/var/tmp", help="where spools and queues lie (default: /var/tmp)")

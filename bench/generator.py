@@ -1,7 +1,8 @@
 """Drives a server with Postfix's smtp-source and measures what that cost the server.
 
-One run is a fixed number of mails; its CPU is the growth over the run of the server's whole process tree, up to the moment
-when it is quiet again. smtp-source gives up at the first unexpected reply, so a run that succeeds had every mail accepted.
+`drive` sends a fixed number of mails; its CPU is the growth over the run of the server's whole process tree, up to the moment
+when it is quiet again. `drive_steadily` looks at a window of a run after all sessions are connected. smtp-source gives up at the
+first unexpected reply, so a run that succeeds had every mail accepted. Ends what it started, whatever happens.
 """
 
 from __future__ import annotations
@@ -9,9 +10,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from bench.processes import await_quiet, tree_cpu_ns
+from bench.processes import await_quiet, end, open_files, tree_cpu_ns
 
 SENDER = "a@example.com"
 RECIPIENT = "b@example.org"
@@ -23,13 +25,27 @@ class GeneratorError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: `mails` is for a fast server, slower ones get a share of it."""
+    """What is sent: `mails` is for a fast server, slower ones get a share of it.
+
+    With `mix_bytes` as many generators send side by side, each a size of its own and an equal share of mails and sessions.
+    """
 
     name: str
     mails: int
     size_bytes: int
     is_kept: bool  # many mails over each connection, or a connection a mail
     sessions: int = 20
+    mix_bytes: tuple[int, ...] = ()
+
+    def parts(self, mails: int) -> list[tuple[Load, int]]:
+        """Return the load of each generator and how many mails it sends."""
+        if not self.mix_bytes:
+            return [(self, mails)]
+        count = len(self.mix_bytes)
+        sessions = max(1, self.sessions // count)
+        return [
+            (replace(self, size_bytes=size, sessions=sessions, mix_bytes=()), max(1, mails // count)) for size in self.mix_bytes
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +81,78 @@ def drive(load: Load, mails: int, host: str, port: int, pid: int, timeout_s: flo
 
     Up to `quiet_s` the end of what the server does behind the last reply is waited for (0 for one that never rests).
     """
-    command = source_command(load, mails, host, port)
+    parts = load.parts(mails)
+    sent = sum(share for _, share in parts)
+    commands = [source_command(part, share, host, port) for part, share in parts]
     cpu_before = tree_cpu_ns(pid)
     started = time.perf_counter()
-    try:
-        result = subprocess.run(command, capture_output=True, timeout=timeout_s, check=False)
-    except subprocess.TimeoutExpired:
-        raise GeneratorError(f"{mails} mails took over {timeout_s:.0f} s") from None
+    _run_together(commands, timeout_s)
     elapsed_s = time.perf_counter() - started
-    if result.returncode:
-        words = (result.stderr + result.stdout).decode("utf-8", "replace").strip()
-        raise GeneratorError(words[-500:] or f"smtp-source ended with {result.returncode}")
     is_quiet = await_quiet(pid, timeout_s=quiet_s)
-    return Measured(mails, elapsed_s, tree_cpu_ns(pid) - cpu_before, is_quiet)
+    return Measured(sent, elapsed_s, tree_cpu_ns(pid) - cpu_before, is_quiet)
+
+
+def _run_together(commands: list[list[str]], timeout_s: float) -> None:
+    """Run the generators side by side until the last has ended; GeneratorError when one fails or is late."""
+    deadline = time.monotonic() + timeout_s
+    sources: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in commands:
+            sources.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT))
+        for command, source in zip(commands, sources, strict=True):
+            try:
+                words, _ = source.communicate(timeout=max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                raise GeneratorError(f"not ready after {timeout_s:.0f} s: {' '.join(command)}") from None
+            if source.returncode:
+                text = words.decode("utf-8", "replace").strip()[-500:]
+                raise GeneratorError(text or f"smtp-source ended with {source.returncode}")
+    finally:
+        for source in sources:
+            end(source)
+            if source.stdout is not None:
+                source.stdout.close()
+
+
+def drive_steadily(
+    load: Load, host: str, port: int, pid: int, folder: Path, window_s: float, timeout_s: float = 60.0
+) -> Measured:
+    """Keep `load.sessions` sessions busy and return what `window_s` cost once all are connected; `folder` takes a file.
+
+    Nothing of connecting is in it: smtp-source connects all at once, and some wait for a second or more until they may.
+    """
+    output = folder / "smtp-source.count"
+    command = source_command(load, 100_000_000, host, port)
+    command.insert(1, "-c")  # shows how many it has sent
+    files_before = open_files(pid)
+    deadline = time.monotonic() + timeout_s
+    with output.open("wb") as stream:
+        source = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT)
+    try:
+        while open_files(pid) - files_before < load.sessions or _last_count(output) < load.sessions:
+            if source.poll() is not None or time.monotonic() > deadline:
+                raise GeneratorError(f"{open_files(pid) - files_before} of {load.sessions} sessions: {_last_words(output)}")
+            time.sleep(0.05)
+        count_before, cpu_before, started = _last_count(output), tree_cpu_ns(pid), time.perf_counter()
+        time.sleep(window_s)
+        mails, cpu_ns = _last_count(output) - count_before, tree_cpu_ns(pid) - cpu_before
+        elapsed_s = time.perf_counter() - started
+        if source.poll() is not None or mails <= 0:
+            raise GeneratorError(_last_words(output) or "no mail in the window")
+    finally:
+        source.kill()
+        source.wait()
+        output.unlink()
+    return Measured(mails, elapsed_s, cpu_ns, await_quiet(pid))
+
+
+def _last_words(output: Path) -> str:
+    with output.open("rb") as stream:
+        stream.seek(max(0, output.stat().st_size - 300))
+        return stream.read().decode("utf-8", "replace").replace("\r", " ").strip()
+
+
+def _last_count(output: Path) -> int:
+    """Return the newest whole number that smtp-source wrote, 0 at first."""
+    words = _last_words(output).split()
+    return next((int(word) for word in words[-2::-1] if word.isdigit()), 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from statistics import median
@@ -29,6 +30,14 @@ def filesystem_of(folder: Path) -> str:
         if fields[2] == wanted:
             return fields[fields.index("-") + 1]
     return ""
+
+
+def durable_filesystem(folder: Path) -> str:
+    """Return the same, and warn where nothing is durable."""
+    filesystem = filesystem_of(folder)
+    if filesystem == "tmpfs":
+        print(f"{folder} is on a tmpfs: durable figures mean nothing there (--dir)", file=sys.stderr)
+    return filesystem
 
 
 def fdatasync_us(folder: Path, count: int = 64, size_bytes: int = 4096) -> float:

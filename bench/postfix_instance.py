@@ -38,6 +38,8 @@ _MAIN_CF = {
     "smtpd_client_connection_count_limit": "0",
     "default_process_limit": "200",
     "in_flow_delay": "0",
+    "message_size_limit": "104857600",
+    "mailbox_size_limit": "0",
 }
 
 _MASTER_CF = """\

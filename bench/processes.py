@@ -74,6 +74,17 @@ def _process_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
+def open_files(pid: int) -> int:
+    """Return how many file descriptors the tree has open."""
+    total = 0
+    for member in tree_pids(pid):
+        try:
+            total += len(os.listdir(f"/proc/{member}/fd"))
+        except FileNotFoundError:
+            continue
+    return total
+
+
 def await_quiet(pid: int, window_s: float = 0.3, busy_share: float = 0.02, timeout_s: float = 60.0) -> bool:
     """Wait until the tree uses less than `busy_share` of one core over a window; False when it never does.
 

@@ -8,7 +8,6 @@ import os
 import re
 import resource
 import signal
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from bench.machine import describe_machine
 
 FOLDER = Path(__file__).resolve().parent
 README = FOLDER / "README.md"
+COMPLETE = "complete"  # how a run ended that nothing cut short
 
 
 def write_result(name: str, content: Mapping[str, Any], folder: Path | None = None) -> Path:
@@ -75,8 +75,8 @@ def scratch_folder(parent: str) -> Iterator[Path]:
 
 
 def end_in_order() -> None:
-    """Let TERM unwind the program as an interrupt does, so that whatever it started is ended."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    """Let TERM be an interrupt, so that whatever was started is ended and what was measured is kept."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def raise_open_files(wanted: int) -> None:

@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 from bench.postfix_instance import PostfixInstance
@@ -24,11 +25,16 @@ _SBIN = "/usr/sbin:/usr/local/sbin:/sbin:/usr/bin:/usr/local/bin"
 
 
 class Server:
-    """One server. `weight` is its share of a load's mails, so that slow ones don't take the whole time of a round."""
+    """One server. `weight` is its share of a load's mails, so that slow ones don't take the whole time of a round.
+
+    `most_sessions` is how many it is driven with at once; `mails_per_commit` is set where it is known beforehand.
+    """
 
     name = ""
     is_durable = False
     weight = 1.0
+    most_sessions = 10_000
+    mails_per_commit: float | None = None
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / self.name
@@ -49,11 +55,25 @@ class Server:
         """Return the command line that serves on `host`:`port` in the foreground."""
         raise NotImplementedError
 
+    def environment(self) -> dict[str, str]:
+        """Return what it needs in its environment besides this process's own."""
+        return {}
+
+    def commits(self) -> int | None:
+        """Return how many commits to the disk it has made so far, None when it doesn't tell."""
+        return None
+
     def start(self) -> None:
         """Start the server and return when it greets; NotReadyError with the last line of its output when it doesn't."""
         with (self.folder / "output.log").open("wb") as output:
             self._process = process = subprocess.Popen(
-                self.command(), cwd=self.folder, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+                self.command(),
+                cwd=self.folder,
+                env={**os.environ, **self.environment()},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # an interrupt at the terminal is for the benchmark, which then ends its servers
             )
         self.pid = process.pid
         try:
@@ -95,6 +115,7 @@ class SmtpSink(Server):
     """Postfix's own sink: a single C process."""
 
     name = "smtp-sink"
+    weight = 0.7
     _program = shutil.which("smtp-sink", path=_SBIN)
 
     def missing(self) -> str:
@@ -105,27 +126,7 @@ class SmtpSink(Server):
 
     def command(self) -> list[str]:
         as_nobody = ["-u", "nobody"] if os.geteuid() == 0 else []
-        return [str(self._program), *as_nobody, f"{self.host}:{self.port}", "1000"]
-
-
-class Aiosmtpd(Server):
-    """aiosmtpd with a handler that returns 250."""
-
-    name = "aiosmtpd"
-    weight = 0.1
-
-    def missing(self) -> str:
-        try:
-            self.version()
-        except importlib.metadata.PackageNotFoundError:
-            return "aiosmtpd is not installed (pip install aiosmtpd)"
-        return ""
-
-    def version(self) -> str:
-        return f"{importlib.metadata.version('aiosmtpd')}, Python {platform.python_version()}"
-
-    def command(self) -> list[str]:
-        return [sys.executable, str(ROOT / "bench" / "aiosmtpd_peer.py"), self.host, str(self.port)]
+        return [str(self._program), *as_nobody, "-m", "20000", f"{self.host}:{self.port}", "4096"]
 
 
 class SmtpdServer(Server):
@@ -160,7 +161,7 @@ class SmtpdServe(SmtpdServer):
 
     name = "smtpd serve"
     is_durable = True
-    weight = 0.5
+    weight = 0.4
     route = 'transport = "discard"'
     first_tables = ""
 
@@ -182,13 +183,24 @@ class SmtpdServe(SmtpdServer):
         )
         return [str(self.program), "serve", "-c", str(self.config)]
 
+    def commits(self) -> int | None:
+        return round(self.metric("smtpd_spool_commit_seconds_count"))
+
+    def metric(self, name: str) -> float:
+        """Return the sum of a metric's series on /metrics, 0 when it isn't there."""
+        with urllib.request.urlopen(f"http://{self.host}:{self.metrics_port}/metrics", timeout=10) as answer:
+            lines = answer.read().decode().splitlines()
+        return sum(float(line.rpartition(" ")[2]) for line in lines if line.partition("{")[0].partition(" ")[0] == name)
+
 
 class Postfix(Server):
     """A private Postfix that accepts durably and hands all mail to its discard transport."""
 
     name = "postfix"
     is_durable = True
-    weight = 0.15
+    weight = 0.06
+    most_sessions = 150  # it has a process for each, 200 at most
+    mails_per_commit = 1.0  # cleanup's fsync of the queue file
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -205,9 +217,6 @@ class Postfix(Server):
 
     def stop(self) -> None:
         self._instance.stop()
-
-
-ALL: list[type[Server]] = [Floor, SmtpSink, Aiosmtpd, SmtpdSink, SmtpdServe, Postfix]
 
 
 def postfix_version() -> str:

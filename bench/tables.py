@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from bench.generator import Measured
-from bench.results import markdown_table
+from bench.results import COMPLETE, markdown_table
 
 _CPU_BASES = ["floor", "smtp-sink"]
 _SPEED_BASE = "postfix"
@@ -16,13 +16,17 @@ _SPEED_BASE = "postfix"
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One run of one server in one round; `fdatasync_us` is the disk's own median just before a durable one."""
+    """One run of one server in one round; `fdatasync_us` is the disk's own median just before a durable one.
+
+    `commits` are those to the disk during the run, of a server that tells.
+    """
 
     number: int
     load: str
     server: str
     run: Measured
     fdatasync_us: float | None
+    commits: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -35,6 +39,7 @@ class Round:
             "cpu_us_per_mail": round(self.run.cpu_us_per_mail, 2),
             "is_quiet": self.run.is_quiet,
             "fdatasync_us": self.fdatasync_us and round(self.fdatasync_us, 1),
+            "commits": self.commits,
         }
 
 
@@ -73,6 +78,9 @@ def summarize(rounds: list[Round]) -> list[dict[str, Any]]:
                 ratio = median_ratio(rounds, load, server, _SPEED_BASE, lambda run: run.mails_per_s)
                 row[f"speed_by_{_SPEED_BASE}"] = ratio
                 row["fdatasync_us"] = round(median(disks))
+                if told := [one for one in own if one.commits]:
+                    row["commits_per_s"] = round(median(one.commits / one.run.elapsed_s for one in told if one.commits))
+                    row["mails_per_commit"] = round(median(one.run.mails / one.commits for one in told if one.commits), 1)
             rows.append(row)
     return rows
 
@@ -90,12 +98,24 @@ def render_tables(content: Mapping[str, Any]) -> str:
                 _times(row["cpu_by_smtp-sink"]),
                 f"{row['mails_per_s']:,}",
                 _times(row.get("speed_by_postfix")),
+                f"{row['commits_per_s']:,}" if "commits_per_s" in row else "",
+                f"{row['mails_per_commit']:,}" if "mails_per_commit" in row else "",
                 f"{row['fdatasync_us']:,}" if "fdatasync_us" in row else "",
             ]
             for row in summary
             if row["load"] == load
         ]
-        head = ["server", "CPU µs/mail", "by floor", "by smtp-sink", "mails/s", "by Postfix", "fdatasync µs"]
+        head = [
+            "server",
+            "CPU µs/mail",
+            "by floor",
+            "by smtp-sink",
+            "mails/s",
+            "by Postfix",
+            "commits/s",
+            "mails a commit",
+            "fdatasync µs",
+        ]
         parts.append(f"**{load[0].upper()}{load[1:]}**\n\n{markdown_table(head, rows)}")
     options = content["options"]
     parts.append(
@@ -104,6 +124,8 @@ def render_tables(content: Mapping[str, Any]) -> str:
         + "; ".join(f"{name}: {version}" for name, version in content["versions"].items())
         + "."
     )
+    parts += [f"Not all was measured: {content['end']}."] if content.get("end", COMPLETE) != COMPLETE else []
+    parts += [f"Failed: {place}: {reason}." for place, reason in content.get("failed", {}).items()]
     parts += [f"Left out: {name}: {reason}." for name, reason in content["left_out"].items()]
     return "\n".join(parts) + "\n"
 

@@ -16,10 +16,11 @@ from gateway import free_port, own_loopback_address, wait_until
 from peers import require_peer
 
 from bench.generator import GeneratorError, Load, drive
+from bench.peer_servers import Aiosmtpd
 from bench.postfix_instance import PostfixInstance
 from bench.processes import is_alive, tree_pids
 from bench.results import scratch_folder
-from bench.servers import ROOT, Aiosmtpd, SmtpSink
+from bench.servers import ROOT, SmtpSink
 
 LOAD = Load("some", 50, 4096, is_kept=True, sessions=5)
 

@@ -17,18 +17,20 @@ from bench.tables import Round
 LOAD = "kept connections"
 
 
-def one(number: int, server: str, cpu_us: float, mails_per_s: float, disk_us: float | None = None) -> Round:
-    return Round(number, LOAD, server, Measured(1000, 1000 / mails_per_s, int(cpu_us * 1e6), True), disk_us)
+def one(
+    number: int, server: str, cpu_us: float, mails_per_s: float, disk_us: float | None = None, commits: int | None = None
+) -> Round:
+    return Round(number, LOAD, server, Measured(1000, 1000 / mails_per_s, int(cpu_us * 1e6), True), disk_us, commits)
 
 
 ROUNDS = [
     one(0, "floor", 30, 20_000),
     one(0, "smtp-sink", 90, 10_000),
-    one(0, "smtpd serve", 60, 8_000, 500),
+    one(0, "smtpd serve", 60, 8_000, 500, 100),
     one(0, "postfix", 2_000, 800, 400),
     one(1, "floor", 60, 10_000),  # a slow minute: everything costs twice as much
     one(1, "smtp-sink", 180, 5_000),
-    one(1, "smtpd serve", 120, 4_000, 900),
+    one(1, "smtpd serve", 120, 4_000, 900, 200),
     one(1, "postfix", 4_000, 400, 700),
     one(2, "smtpd serve", 600, 100),  # no base in this round: counts for no ratio
 ]
@@ -46,6 +48,8 @@ def test_ratios_are_taken_within_a_round() -> None:
     assert serve["cpu_us_per_mail"] == 120
     assert serve["fdatasync_us"] == 700
     assert serve["rounds"] == 3
+    assert serve["commits_per_s"] == 800
+    assert serve["mails_per_commit"] == 7.5
 
 
 def test_a_server_without_a_disk_has_no_durable_figures() -> None:
@@ -68,8 +72,8 @@ def test_the_table_shows_each_server_and_what_was_left_out() -> None:
     }
     text = tables.render_tables(content)
     assert "**Kept connections**" in text
-    assert "| smtpd serve | 120.0 | 2.00× | 0.67× | 4,000 | 10.00× | 700 |" in text
-    assert "| floor | 45.0 | 1.00× | 0.33× | 15,000 |  |  |" in text
+    assert "| smtpd serve | 120.0 | 2.00× | 0.67× | 4,000 | 10.00× | 800 | 7.5 | 700 |" in text
+    assert "| floor | 45.0 | 1.00× | 0.33× | 15,000 |  |  |  |  |" in text
     assert "Left out: aiosmtpd: not installed." in text
 
 

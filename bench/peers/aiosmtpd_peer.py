@@ -1,4 +1,4 @@
-"""aiosmtpd as a peer of the comparison: a handler that takes everything and returns 250; `aiosmtpd_peer.py HOST PORT`."""
+"""aiosmtpd as a peer of the comparison: it takes everything and returns 250; `aiosmtpd_peer.py HOST PORT [uvloop]`."""
 
 from __future__ import annotations
 
@@ -29,4 +29,10 @@ async def serve(host: str, port: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], int(sys.argv[2])))
+    arguments = sys.argv[1:]
+    if arguments[2:] == ["uvloop"]:
+        import uvloop
+
+        uvloop.run(serve(arguments[0], int(arguments[1])))
+    else:
+        asyncio.run(serve(arguments[0], int(arguments[1])))

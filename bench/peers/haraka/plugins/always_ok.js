@@ -1,0 +1,4 @@
+// Accepts any recipient, which Haraka otherwise refuses.
+'use strict';
+
+exports.hook_rcpt = (next) => next(OK);
