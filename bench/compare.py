@@ -17,8 +17,10 @@ from typing import Any
 from bench.generator import GeneratorError, Load
 from bench.machine import durable_filesystem
 from bench.measuring import drive_server, measure_round
-from bench.results import end_in_order, scratch_folder, write_result, write_section
-from bench.roster import ALL, choose, running_servers
+from bench.part import finish, part_parser
+from bench.plots import Plot
+from bench.results import end_in_order, scratch_folder
+from bench.roster import choose, running_servers
 from bench.servers import Server, SmtpdServe, SmtpdSink
 from bench.tables import Round, render_tables, summarize
 from bench.turns import take_turns
@@ -79,35 +81,23 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def parse_options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.compare", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--name", default="compare", help="results/DATE-NAME.json (default: compare)")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--share", type=float, default=1.0, help="of each load's mails (default: 1)")
-    parser.add_argument(
-        "--servers", default="", help=f"of {','.join(kind.name for kind in ALL)} (default: all that are installed)"
-    )
-    parser.add_argument("--workers", type=int, default=1, help="of smtpd; the sinks beside it are one process")
-    parser.add_argument("--durable-workers", type=int, default=0, help="of smtpd serve; 0 = one per core, its own default")
-    parser.add_argument("--dir", default="/var/tmp", help="where spools and queues lie (default: /var/tmp)")
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds in all (default: 1800)")
-    parser.add_argument("--quick", action="store_true", help="one short round, table only printed")
-    return parser.parse_args(arguments)
+def plot(content: dict[str, Any]) -> Plot:
+    bars: dict[str, dict[str, float]] = {}
+    for row in content["summary"]:
+        bars.setdefault(row["server"], {})[row["load"]] = row["cpu_us_per_mail"]
+    return Plot("What a mail costs the server", "", "CPU µs a mail", bars=bars)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_options(arguments)
+    parser = part_parser("compare", __doc__, rounds=5, limit_s=900)
+    parser.add_argument("--name", default="compare", help="results/DATE-NAME.json; a page has a place for `compare` only")
+    parser.add_argument("--share", type=float, default=1.0, help="of each load's mails (default: 1)")
+    parser.add_argument("--workers", type=int, default=1, help="of smtpd sink; the sinks beside it are one process")
+    parser.add_argument("--durable-workers", type=int, default=0, help="of smtpd serve; 0 = one per core, its own default")
+    options = parser.parse_args(arguments)
     end_in_order()
     content = compare(options)
-    if not content["rounds"]:
-        print("nothing was measured", file=sys.stderr)
-        return 1
-    tables = render_tables(content)
-    print(tables)
-    if not options.quick:
-        path = write_result(options.name, content)
-        write_section("compare", f"{tables}\nFrom `results/{path.name}`.")
-    return 0
+    return finish(options.name, content, render_tables(content), plot(content), options.quick)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def scratch_folder(parent: str) -> Iterator[Path]:
 
 
 def end_in_order() -> None:
-    """Let TERM be an interrupt, so that whatever was started is ended and what was measured is kept."""
+    """Let TERM be an interrupt (and INT, where a shell has it ignored): what was started is ended, what was measured kept."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 

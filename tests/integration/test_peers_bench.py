@@ -15,12 +15,13 @@ import pytest
 from gateway import free_port, own_loopback_address, wait_until
 from peers import require_peer
 
+from bench import latency
 from bench.generator import GeneratorError, Load, drive
-from bench.peer_servers import Aiosmtpd
+from bench.peer_servers import Aiosmtpd, AiosmtpdUvloop, GoSmtp, Haraka, SmtpServer
 from bench.postfix_instance import PostfixInstance
 from bench.processes import is_alive, tree_pids
 from bench.results import scratch_folder
-from bench.servers import ROOT, SmtpSink
+from bench.servers import ROOT, Server, SmtpSink
 
 LOAD = Load("some", 50, 4096, is_kept=True, sessions=5)
 
@@ -46,11 +47,15 @@ def test_what_can_not_start_is_left_out_by_name(tmp_path: Path) -> None:
     assert "left out: floor: no C compiler" in result.stderr
 
 
-@pytest.mark.parametrize("kind", [SmtpSink, Aiosmtpd])
-def test_a_peer_takes_all_mail_and_ends(kind: type[SmtpSink | Aiosmtpd], tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [SmtpSink, Aiosmtpd, AiosmtpdUvloop, GoSmtp, SmtpServer, Haraka], ids=lambda kind: kind.name)
+def test_a_peer_takes_all_mail_and_ends(kind: type[Server], tmp_path: Path) -> None:
     require_peer("postfix", "smtp-source")
     server = kind(tmp_path)
-    assert server.missing() == ""
+    reason = server.missing()
+    if kind in (SmtpSink, Aiosmtpd):
+        assert reason == ""
+    elif reason:
+        pytest.skip(reason)  # wanted by the benchmarks only
     assert server.version()
     server.start()
     try:
@@ -116,3 +121,42 @@ def test_relaying_is_measured_in_short_and_leaves_nothing(options: list[str], sh
         assert shown in result.stdout
         assert list(folder.iterdir()) == []
     assert (ROOT / "bench" / "README.md").read_bytes() == readme
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        (
+            ["bench.sessions", "--servers", "floor,smtpd sink", "--counts", "5,20"],
+            "smtpd sink ×1 with 20 active",
+        ),
+        (["bench.session_memory", "--servers", "floor,smtpd sink"], "| smtpd sink | 100 | "),
+        (["bench.sizes", "--servers", "floor,smtpd sink"], "| server | 1 KB | 64 KB | 1 MB | mix |"),
+    ],
+    ids=["sessions", "memory", "sizes"],
+)
+def test_a_part_is_measured_in_short_and_leaves_nothing(options: list[str], shown: str) -> None:
+    require_peer("postfix", "smtp-source")
+    require_peer("cc", "cc")
+    before = sorted((ROOT / "bench" / "results").iterdir())
+    with scratch_folder(tempfile.gettempdir()) as folder:
+        command = [sys.executable, "-m", *options, "--quick", "--dir", str(folder)]
+        result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+        assert result.returncode == 0, result.stderr
+        assert shown in result.stdout
+        assert "Failed: " not in result.stdout
+        assert list(folder.iterdir()) == []
+    assert sorted((ROOT / "bench" / "results").iterdir()) == before
+
+
+@pytest.mark.full
+def test_latency_at_half_load_is_measured_in_short(tmp_path: Path) -> None:
+    require_peer("cc", "cc")
+    if reason := latency.missing():
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "bench.half_load", "--quick", "--servers", "floor,smtpd sink", "--dir", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=110, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "| smtpd sink" in result.stdout
+    assert "Failed: " not in result.stdout
