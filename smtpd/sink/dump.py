@@ -17,9 +17,10 @@ from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.net.files import FilesThread
-from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem
+from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail
 from smtpd.spool.change import Change
 from smtpd.spool.discard import DiscardSpool
+from smtpd.spool.item import Body, SpoolItem
 
 _MODE = 0o644
 
