@@ -136,7 +136,9 @@ class Pool:
     def _may_follow(self) -> bool:
         """Whether all that waits can be sent behind mails that are under way, and soon: for each of them that spares this host
         and the next hop a write and a wake-up."""
-        return self._under_way <= self._window and self._under_way * self._mail_s <= self.busy_links * _QUICK_S
+        if not self.busy_links or self._under_way > self._window:
+            return False
+        return self._under_way * self._mail_s <= self.busy_links * _QUICK_S
 
     def fill(self, link: Link) -> None:
         """A connection may take more now."""

@@ -21,6 +21,7 @@ from smtpd.net.hops import Hop, LookupFailure
 from smtpd.net.resolver import Resolver
 from smtpd.settings.delivery import DnsSettings
 from smtpd.transports.relay.health import HopHealth
+from smtpd.transports.relay.pool import Pool
 from smtpd.transports.relay.transport import RelayTransport
 
 
@@ -153,6 +154,38 @@ def test_when_one_kept_connection_is_stale_the_others_are_not_tried_either(rig: 
     assert used in ([1] * 5 + [3], [2] * 5 + [3])
     assert hop.count("mail") == before + 2
     assert rig.warnings == []
+
+
+def keep_connections(rig: RelayRig, transport: RelayTransport) -> Pool:
+    """Have several connections kept, to a next hop that is known to be quick."""
+    rig.await_done(*[rig.send(transport) for _ in range(4)])
+    pool = transport._pools[""]
+    rig.run_until(lambda: len(pool._idle) == len(pool.links) >= 2)
+    pool._mail_s = 0.0
+    return pool
+
+
+def test_mails_follow_each_other_on_one_connection_to_a_quick_next_hop(rig: RelayRig, hop: NextHop) -> None:
+    transport = rig.make(hop.name)
+    pool = keep_connections(rig, transport)
+    assert transport._timer is not None
+    transport._timer.cancel()  # the sweep would give the second mail another connection
+    queue = [rig.send(transport) for _ in range(2)]
+    assert (pool.busy_links, len(pool._pending)) == (1, 1)
+    rig.await_done(*queue)
+    assert [sent.statuses for sent in queue] == [[DELIVERED]] * 2
+    assert hop.mails[-1].connection == hop.mails[-2].connection
+    assert pool.busy_links == 0
+
+
+def test_no_mail_waits_long_behind_one_that_hangs(rig: RelayRig, hop: NextHop) -> None:
+    transport = rig.make(hop.name)
+    keep_connections(rig, transport)
+    hop.on["data"] = [next_hop.hang]
+    hanging, behind = rig.send(transport), rig.send(transport)
+    rig.await_done(behind)
+    assert behind.statuses == [DELIVERED]
+    assert not hanging.is_done
 
 
 def test_a_mail_is_sent_again_only_once_that_way(rig: RelayRig, hop: NextHop) -> None:
