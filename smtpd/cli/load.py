@@ -66,6 +66,8 @@ def exit_code(report: dict[str, Any]) -> int:
     mails = report["mails"]
     if not report["connections"]["ready"]:
         return os.EX_UNAVAILABLE
+    if report["load_maker"]["lost_processes"]:
+        return 1
     return int(bool(mails["partial"] or mails["failed"] or mails["unsent"] or report["gave_up"] or not mails["accepted"]))
 
 

@@ -15,12 +15,14 @@ from typing import Any
 import click
 
 from smtpd.config.units import parse_duration, parse_size
+from smtpd.errors import TlsFileError
 from smtpd.load.addresses import parse_addresses
 from smtpd.load.maker import MailSpec
 from smtpd.load.messages import head_template, read_messages
 from smtpd.load.plan import Plan
 from smtpd.load.sizes import parse_sizes
 from smtpd.load.target import Target, find_public, find_target
+from smtpd.net.tls.contexts import client_context
 
 _DEFAULT_SIZE = "4KiB"
 
@@ -189,6 +191,13 @@ def _check_fit(given: dict[str, Any]) -> None:
         raise click.UsageError("--expand needs --mail")
     if given["tls_verify"] and not (given["tls"] or given["tls_implicit"]):
         raise click.UsageError("--tls-verify needs --tls or --tls-implicit")
+    if given["tls_ca"] and not given["tls_verify"]:
+        raise click.UsageError("--tls-ca needs --tls-verify")
+    if given["tls_verify"]:
+        try:
+            client_context(True, given["tls_ca"])
+        except TlsFileError as error:
+            raise click.UsageError(str(error)) from None
     if given["duration"] is not None and given["duration"] <= 0:
         raise click.UsageError("a duration is longer than nothing")
 

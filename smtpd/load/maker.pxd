@@ -12,6 +12,8 @@ cdef class MailMaker:
     cdef Template _head
     cdef Py_ssize_t _fixed_size
     cdef list _messages
+    cdef dict _values
+    cdef bytes _id_end
     cdef list _indexes
     cdef object _ascii_envelope
     cdef object _wide_envelope
@@ -21,4 +23,5 @@ cdef class MailMaker:
     cpdef _make_envelope(self, long number)
     @cython.locals(size=Py_ssize_t, head=bytes, template=Template)
     cpdef bytes _make_content(self, long number, envelope)
+    @cython.locals(values=dict, digits=bytes)
     cpdef dict _values_of(self, long number, envelope)

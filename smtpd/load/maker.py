@@ -41,8 +41,8 @@ class MailMaker:
     """One process's."""
 
     __slots__ = (
-        "_ascii_envelope", "_calendar", "_filler", "_fixed_size", "_head", "_indexes", "_messages", "_random",
-        "_spec", "_wide_envelope",
+        "_ascii_envelope", "_calendar", "_filler", "_fixed_size", "_head", "_id_end", "_indexes", "_messages",
+        "_random", "_spec", "_values", "_wide_envelope",
     )  # fmt: skip
 
     def __init__(self, spec: MailSpec, share: int = 0) -> None:
@@ -50,16 +50,20 @@ class MailMaker:
         self._random = random.Random(spec.seed * 1_000_003 + share)
         self._filler = Filler()
         self._calendar = Calendar()
-        self._head = Template(spec.head)
         self._fixed_size = spec.sizes.fixed
-        self._messages = [Template(text, spec.is_expanding) for text in spec.messages]
         self._indexes = [list(range(count)) for count in range(spec.most_recipients + 1)]
         self._ascii_envelope: Envelope | None = None  # the one there is, where all mails have the same
         self._wide_envelope: Envelope | None = None
+        self._values: dict[bytes, bytes] = {}
+        self._id_end = b".%b@%b>" % (spec.run, spec.hello)
+        constants = {b"run": spec.run, b"hello": spec.hello}
         sender, recipient = spec.senders.fixed, spec.recipients.fixed
         if sender is not None and recipient is not None and spec.most_recipients == 1 and not spec.is_unique:
             self._ascii_envelope = _envelope_of(sender, [recipient], True)
             self._wide_envelope = _envelope_of(sender, [recipient], False)
+            constants |= {b"sender": sender, b"recipient": recipient, b"recipients": b"1"}
+        self._head = Template(spec.head, True, constants)
+        self._messages = [Template(text, spec.is_expanding, constants) for text in spec.messages]
 
     def make(self, number: int) -> Transmission:
         """The mail of this number."""
@@ -106,18 +110,17 @@ class MailMaker:
         return head + self._filler.make(size)
 
     def _values_of(self, number: int, envelope: Envelope) -> dict[bytes, bytes]:
-        spec = self._spec
+        """Of the places that aren't constant."""
+        values = self._values
         digits = b"%d" % number
-        return {
-            b"n": digits,
-            b"sender": envelope.reverse_path,
-            b"recipient": envelope.recipients[0].path,
-            b"recipients": b"%d" % len(envelope.recipients),
-            b"date": self._calendar.now(),
-            b"message_id": b"<%b.%b@%b>" % (digits, spec.run, spec.hello),
-            b"run": spec.run,
-            b"hello": spec.hello,
-        }
+        values[b"n"] = digits
+        values[b"date"] = self._calendar.now()
+        values[b"message_id"] = b"<" + digits + self._id_end
+        if self._ascii_envelope is None:
+            values[b"sender"] = envelope.reverse_path
+            values[b"recipient"] = envelope.recipients[0].path
+            values[b"recipients"] = b"%d" % len(envelope.recipients)
+        return values
 
 
 def _envelope_of(sender: bytes, paths: list[bytes], is_ascii: bool) -> Envelope:

@@ -60,12 +60,20 @@ class Filler:
 
 
 class Template:
-    """Octets with places; with `is_expanding` False there are none, whatever the octets say."""
+    """Octets with places; with `is_expanding` False there are none, whatever the octets say. `constants` are the values of places
+    that are the same in all mails: filled in once."""
 
     __slots__ = ("_pieces", "_spots", "is_fixed")
 
-    def __init__(self, text: bytes, is_expanding: bool = True) -> None:
-        self._pieces: list[bytes] = _PLACE.split(text) if is_expanding else [text]
+    def __init__(self, text: bytes, is_expanding: bool, constants: dict[bytes, bytes]) -> None:
+        split = _PLACE.split(text) if is_expanding else [text]
+        pieces = self._pieces = split[:1]
+        for spot in range(1, len(split), 2):
+            name, after = split[spot], split[spot + 1]
+            if name in constants:
+                pieces[-1] += constants[name] + after
+            else:
+                pieces += [name, after]
         self._spots = [(spot, self._pieces[spot]) for spot in range(1, len(self._pieces), 2)]
         self.is_fixed = not self._spots
 

@@ -147,6 +147,7 @@ class Totals:
                 "schedule_lag_ms": describe(self._phases[SCHEDULE_LAG]),
                 "starved": counters["starved"],
                 "was_bottleneck": was_bottleneck,
+                "lost_processes": plan.workers - self._results,
             },
             "notes": self._notes,
         }

@@ -30,7 +30,8 @@ def test_strangers_are_not_loaded_by_mistake() -> None:
         ("-4", "-6", "127.0.0.1:1"), ("-F", "/no/such/file", "127.0.0.1:1"), ("-t", "a b", "127.0.0.1:1"),
         ("-r", "5-2", "127.0.0.1:1"),
         ("-S", "a\nb", "127.0.0.1:1"), ("--tls", "--tls-implicit", "127.0.0.1:1"), ("--tls-verify", "127.0.0.1:1"),
-        ("--duration", "0", "127.0.0.1:1"), ("-M", "two words", "127.0.0.1:1"), ("--expand", "127.0.0.1:1"), (),
+        ("--duration", "0", "127.0.0.1:1"), ("-M", "two words", "127.0.0.1:1"), ("--expand", "127.0.0.1:1"),
+        ("--tls", "--tls-verify", "--tls-ca", "/no/such", "127.0.0.1:1"), (),
     ],
 )  # fmt: skip
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
@@ -52,4 +53,7 @@ def test_a_missing_library_is_said_before_the_run(monkeypatch: pytest.MonkeyPatc
 )  # fmt: skip
 def test_exit_codes(mails: dict[str, int], gave_up: str, ready: int, code: int) -> None:
     whole = {"accepted": 0, "partial": 0, "failed": 0, "unsent": 0, **mails}
-    assert exit_code({"mails": whole, "gave_up": gave_up, "connections": {"ready": ready}}) == code
+    report = {"mails": whole, "gave_up": gave_up, "connections": {"ready": ready}, "load_maker": {"lost_processes": 0}}
+    assert exit_code(report) == code
+    report["load_maker"] = {"lost_processes": 1}
+    assert exit_code(report) == (code or 1)
