@@ -30,8 +30,11 @@ def draw(report: dict[str, Any], path: str) -> None:
     from matplotlib.figure import Figure
 
     series = report["series"]
+    step_s = series[1]["t_s"] - series[0]["t_s"] if len(series) > 1 else 1.0
+    series = (
+        [*series, {**series[-1], "t_s": series[-1]["t_s"] + step_s}] if series else []
+    )  # or the last step would have no width
     times = [row["t_s"] for row in series]
-    step_s = times[1] - times[0] if len(times) > 1 else 1.0
     figure = Figure(figsize=(9, 10), layout="constrained")
     FigureCanvasAgg(figure)
     rate, latency, percentiles = figure.subplots(3, 1)

@@ -49,6 +49,7 @@ class Progress:
             text += f", {row['accepted'] / plan.interval_s:.0f}/s, p50 {row['p50_ms']:.1f} p99 {row['p99_ms']:.1f} ms"
         if totals.failed:
             text += f", {totals.failed} failed"
+        self._bar.start()  # not before the processes are forked; again it does nothing
         self._bar.update(self._task, completed=min(share, 1.0), description=text)
         self._bar.refresh()
 
