@@ -53,6 +53,8 @@ cdef class Connection(StreamOwner):
     cdef public bint has_mail
     cdef public bint is_ready
     cdef Transmission _mail
+    cdef bytes _content
+    cdef Py_ssize_t _content_given
     cdef Transmission _waiting
     cdef Stream _stream
     cdef object _connecting

@@ -29,6 +29,7 @@ from smtpd.proto.client.transmission import Transmission
 _DONE = ev.DONE
 _NOBODY = StreamOwner()
 _RETRY_S = 0.05
+_PIECE_BYTES = 256 * 1024  # mails over it leave in pieces: what a stream can't send at once it copies
 _NOT_MEASURED = -1
 
 _PHASES = [_NOT_MEASURED] * 12  # by what the session awaited
@@ -97,29 +98,9 @@ class Connection(StreamOwner):
     """`number` and `intended_at` are those of its mail, `sent_at` is when MAIL left, `mails` how many it has had."""
 
     __slots__ = (
-        "_attempt",
-        "_buffered",
-        "_connecting",
-        "_failure",
-        "_is_closing",
-        "_is_handling",
-        "_mail",
-        "_marks",
-        "_opened_at",
-        "_owner",
-        "_phase_at",
-        "_stream",
-        "_tls_at",
-        "_waiting",
-        "_wiring",
-        "deadline",
-        "has_mail",
-        "intended_at",
-        "is_ready",
-        "mails",
-        "number",
-        "sent_at",
-        "session",
+        "_attempt", "_buffered", "_connecting", "_content", "_content_given", "_failure", "_is_closing", "_is_handling", "_mail",
+        "_marks", "_opened_at", "_owner", "_phase_at", "_stream", "_tls_at", "_waiting", "_wiring", "deadline", "has_mail",
+        "intended_at", "is_ready", "mails", "number", "sent_at", "session",
     )  # fmt: skip
 
     def __init__(self, owner: ConnectionOwner, wiring: Wiring) -> None:
@@ -136,6 +117,8 @@ class Connection(StreamOwner):
         self.has_mail = False
         self.is_ready = False
         self._mail: Transmission | None = None
+        self._content: bytes | None = None  # of a large mail, until its last piece is given
+        self._content_given = -1  # octets of it; -1: not wanted yet
         self._waiting: Transmission | None = None  # the same, until the session takes it
         self._stream: Stream | None = None
         self._connecting: Connecting | None = None
@@ -165,6 +148,10 @@ class Connection(StreamOwner):
         self.has_mail = True
         self.mails += 1
         self._mail = transmission
+        if transmission.size_bytes > _PIECE_BYTES and not self._wiring.wants_chunking:
+            self._content = transmission.head = transmission.body or b""
+            self._content_given = -1
+            transmission.body = None
         if not self.is_ready:
             self._waiting = transmission
             return
@@ -223,8 +210,10 @@ class Connection(StreamOwner):
         self._fail("lost", "connection broke")
 
     def on_drained(self) -> None:
-        """The rest of a large mail has left."""
+        """What the target's window had not taken has left."""
         self._note_sending()
+        if self._content is not None:
+            self._go_on()
 
     def on_closed(self) -> None:
         self._stream = None
@@ -282,7 +271,7 @@ class Connection(StreamOwner):
                     self._buffered = self._stream.buffered_bytes
             event = session.next_event()
             if event is None:
-                if not output:
+                if not output and (self._content is None or not self._give_piece()):
                     break
                 continue
             if event.kind == _DONE:
@@ -299,8 +288,22 @@ class Connection(StreamOwner):
             self._become_ready()
         elif kind == ev.START_TLS:
             self._start_tls()
+        elif kind == ev.WANTS_BODY:
+            self._content_given = 0
         elif kind == ev.CLOSED:
             self._close(event.reason)
+
+    def _give_piece(self) -> bool:
+        """Give the session the next piece of a large mail, if all before it has left. Returns whether there was one."""
+        content, start = self._content, self._content_given
+        if content is None or start < 0 or self._stream is None or self._stream.has_output:
+            return False
+        end = start + _PIECE_BYTES
+        self._content_given = end
+        if end >= len(content):
+            self._content = None
+        self.session.feed(content[start:end], end >= len(content))
+        return True
 
     def _become_ready(self) -> None:
         if not self.is_ready:
@@ -318,6 +321,7 @@ class Connection(StreamOwner):
         """The mail is done with."""
         self.has_mail = False
         self._mail = None
+        self._content = None
         session = self.session
         owner = self._owner
         if session.is_closed and not transmission.has_turn:
