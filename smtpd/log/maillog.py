@@ -25,6 +25,7 @@ _POLL_S = 0.25
 _CLOSE = 0
 _REOPEN = 1
 
+
 def make_shape(settings: LogSettings, hostname: str) -> Shape:
     """Return the shape of the configured format and destination; it carries this process's pid."""
     is_syslog = settings.destination == "syslog"

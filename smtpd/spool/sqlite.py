@@ -22,11 +22,12 @@ from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings.gateway import SpoolSettings
 from smtpd.spool.adoption import Adopter
-from smtpd.spool.base import Body, BodyWriter, CommitDone, Kept, NewMail, SpoolItem, SpoolLog
+from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail, SpoolLog
 from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
 from smtpd.spool.change import Change
 from smtpd.spool.database import failure_of
 from smtpd.spool.exchange import Exchange
+from smtpd.spool.item import Body, SpoolItem
 from smtpd.spool.shard import FAILURES, Shard, ShardThread
 from smtpd.spool.space import SpaceWatch
 from smtpd.spool.spill import SpillFile, remove_spill_files
