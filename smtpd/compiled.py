@@ -40,6 +40,8 @@ MODULES = (
     "smtpd.proto.session",
     "smtpd.spool._group",
     "smtpd.spool.discard",
+    "smtpd.spool.gathering",
+    "smtpd.spool.sqlite",
     "smtpd.spool.writer",
     "smtpd.load.histogram",
     "smtpd.load.recorder",

@@ -12,6 +12,9 @@ cdef class Peer:
     cdef readonly str address
     cdef readonly int port
     cdef readonly str name
+    cdef readonly bint is_balancer
+    cdef public bint is_trusted
+    cdef public Py_ssize_t row
 
 
 cdef class Dialogue:

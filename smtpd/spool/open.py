@@ -15,9 +15,10 @@ from smtpd.spool.adoption import Adopter
 from smtpd.spool.base import Spool, SpoolLog
 from smtpd.spool.database import failure_of
 from smtpd.spool.discard import DiscardSpool
+from smtpd.spool.observers import SpoolObservers
 from smtpd.spool.shard import Shard, ShardThread
 from smtpd.spool.space import SpaceWatch
-from smtpd.spool.sqlite import SpoolObservers, SqliteSpool
+from smtpd.spool.sqlite import SqliteSpool
 
 _NOBODY = SpoolObservers()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import msgspec
@@ -27,26 +26,21 @@ from smtpd.spool.batch import Batch, Claim, ClaimedRow, Read
 from smtpd.spool.change import Change
 from smtpd.spool.database import failure_of
 from smtpd.spool.exchange import Exchange
+from smtpd.spool.gathering import Gathering
 from smtpd.spool.item import Body, SpoolItem
 from smtpd.spool.shard import FAILURES, Shard, ShardThread
 from smtpd.spool.space import SpaceWatch
 from smtpd.spool.spill import SpillFile, remove_spill_files
 from smtpd.spool.writer import COMMITTING, ENDED, SqliteWriter
 
+_COMMITTING, _ENDED = COMMITTING, ENDED
 _LEAST_SPILL_BYTES = 16 * 1024  # the threshold while memory is short
 _CEILING_AHEAD_US = 10_000_000
 _ADOPTION_PERIOD_S = 3.0
-# What arrives while the loop still has work goes into the same commit: each costs the disk a flush, and CPU for two mails.
-_GATHER_S = 0.001
-_SETTLE_S = 0.01  # how long settlements wait for a commit that is needed anyway: nobody waits for them
 
 
-@dataclass(frozen=True, slots=True)
-class SpoolObservers:
-    """`commit(seconds, inserted, settled)` runs on the shard thread, `space(free bytes, free inodes)` on the loop."""
-
-    commit: Callable[[float, int, int], object] | None = None
-    space: Callable[[int, int], object] | None = None
+def _ignore_item(item: SpoolItem) -> None:
+    """Without `on_new` a new mail waits for the next start."""
 
 
 class SqliteSpool:
@@ -70,16 +64,13 @@ class SqliteSpool:
         self._log = log
         self._memory_budget_bytes = memory_budget_bytes
         self.memory_bytes = 0
-        self.spill_at_bytes = settings.spill_threshold
-        self._touched: list[tuple[Shard, Batch]] = []
-        self._is_awaited = False  # more than settlements has been gathered
-        self._gathering_since_s = 0.0
+        self._spill_threshold = self.spill_at_bytes = settings.spill_threshold
+        self._gathering = Gathering(loop, self._commit)
         self._shards: list[Shard] = []
         self._far_turn = -1
         self._is_closed = False
         self._has_new_ids = False  # queue ids of new mails: their ceiling belongs to the active shard, whichever they are in
         self._adoption_timer: Timer | None = None
-        self._settle_timer: Timer | None = None
         self._thread: ShardThread
         self._adopter: Adopter
         self._active: Shard
@@ -95,7 +86,6 @@ class SqliteSpool:
         self._ids = QueueIdMaker(self._node, active.number, active.ceiling_us)
         self._space = space
         space.start()
-        self._loop.at_idle(self._hand_over_awaited)
         self._look_for_orphans()
 
     @property
@@ -129,21 +119,26 @@ class SqliteSpool:
 
     def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
         assert isinstance(writer, SqliteWriter)
-        writer.state = COMMITTING
-        writer.done = done
-        spill = writer.spill
+        mail: SqliteWriter = writer
+        mail.state = _COMMITTING
+        mail.done = done
+        if mail.spill is not None:
+            self._commit_spilled(mail, mail.spill, done, kept)
+            return
         if self._is_closed:
-            if spill is not None:
-                spill.abort()
             done(None, SpoolError("the spool is closed"))
             return
-        if spill is None:
-            chunks = writer.chunks
-            writer.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-            writer.chunks = []
-            batch = self._insert(writer, 0, kept)
-            batch.bodies += (writer.row, data)
-            batch.body_bytes += writer.size_bytes
+        chunks = mail.chunks
+        mail.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        mail.chunks = []
+        batch = self._insert(mail, 0, kept)
+        batch.bodies += (mail.row, data)
+        batch.body_bytes += mail.size_bytes
+
+    def _commit_spilled(self, writer: SqliteWriter, spill: SpillFile, done: CommitDone, kept: Kept | None) -> None:
+        if self._is_closed:
+            spill.abort()
+            done(None, SpoolError("the spool is closed"))
             return
 
         def on_file(error: SpoolError | None) -> None:
@@ -162,7 +157,7 @@ class SqliteSpool:
 
     def _insert(self, writer: SqliteWriter, is_spilled: int, kept: Kept | None) -> Batch:
         shard = self._active
-        batch = self._awaited_batch(shard)
+        batch = self._gathering.awaited_batch_of(shard)
         writer.row = row = shard.next_row
         shard.next_row = row + 1
         batch.mails += (row, writer.size_bytes, is_spilled, writer.queue_id, encode_envelope(writer.envelope))
@@ -171,18 +166,6 @@ class SqliteSpool:
             due_s = None if kept.is_held else kept.due_s
             batch.kept += (row, due_s, int(kept.is_held), kept.attempts, encode_outcomes(kept.outcomes))
         return batch
-
-    def _new_batch(self, shard: Shard) -> Batch:
-        if not self._touched:
-            self._gathering_since_s = self._loop.now
-        batch = shard.batch = Batch()
-        self._touched.append((shard, batch))
-        return batch
-
-    def _awaited_batch(self, shard: Shard) -> Batch:
-        """Return what gathers for the shard, for something that is waited for."""
-        self._is_awaited = True
-        return shard.batch or self._new_batch(shard)
 
     def _fail(self, done: CommitDone, error: SpoolError) -> None:
         if isinstance(error, SpoolFullError):
@@ -215,7 +198,7 @@ class SqliteSpool:
                     items.append(item)
             done(items, claim.error)
 
-        self._awaited_batch(shard).claims.append(Claim(limit, now_s, on_rows, not_before_s))
+        self._gathering.awaited_batch_of(shard).claims.append(Claim(limit, now_s, on_rows, not_before_s))
 
     def _item_of(self, row: ClaimedRow, shard: Shard) -> SpoolItem | None:
         number, size, is_spilled, attempts, queue_id, envelope, outcomes = row
@@ -256,7 +239,7 @@ class SqliteSpool:
         def on_read(data: bytes | None, error: SpoolError | None) -> None:
             done(None if data is None else Body(data, "", len(data)), error)
 
-        self._awaited_batch(shard).reads.append(Read(item.row, on_read))
+        self._gathering.awaited_batch_of(shard).reads.append(Read(item.row, on_read))
 
     def settle(
         self,
@@ -266,13 +249,13 @@ class SqliteSpool:
         is_held: bool,
         done: Callable[[SpoolError | None], None],
         new: Sequence[NewMail] = (),
-        on_new: Callable[[SpoolItem], object] = lambda item: None,
+        on_new: Callable[[SpoolItem], object] = _ignore_item,
     ) -> None:
         shard: Shard = item.shard
         if self._is_closed:
             done(SpoolError("the spool is closed"))
             return
-        batch = shard.batch or self._new_batch(shard)
+        batch = self._gathering.batch_of(shard)
         settlements: Batch | Exchange = batch
         if new:
             settlements, done = self._exchange(shard, new, on_new, done)
@@ -349,45 +332,31 @@ class SqliteSpool:
             change.error = SpoolError("the spool is closed")
             change.done(change)
         else:
-            self._awaited_batch(shard).changes.append(change)
+            self._gathering.awaited_batch_of(shard).changes.append(change)
 
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        self.spill_at_bytes = (
-            self._settings.spill_threshold if self.memory_bytes < self._memory_budget_bytes else _LEAST_SPILL_BYTES
-        )
-        if not self._touched:
-            return
-        until_s = self._gathering_since_s + (_GATHER_S if self._is_awaited else _SETTLE_S)
-        if self._loop.now >= until_s:
-            self.hand_over()
-        elif not self._is_awaited and self._settle_timer is None:
-            self._settle_timer = self._loop.call_at(until_s, self._on_settle_timer)
-
-    def _on_settle_timer(self) -> None:
-        self._settle_timer = None  # what is due goes at the end of this turn
-
-    def _hand_over_awaited(self) -> None:
-        """The loop has nothing else to do: what somebody waits for goes now."""
-        if self._is_awaited:
-            self.hand_over()
+        is_short = self.memory_bytes >= self._memory_budget_bytes
+        self.spill_at_bytes = _LEAST_SPILL_BYTES if is_short else self._spill_threshold
+        self._gathering.end_turn()
 
     def hand_over(self) -> None:
-        """Let go of all that was gathered, now."""
-        touched = self._touched
-        self._is_awaited = False
+        """Let go of all that was gathered, now: for what can't wait for the loop."""
+        self._gathering.hand_over()
+
+    def _commit(self, batches: list[tuple[Shard, Batch]]) -> None:
+        """Give the shard thread what was gathered, with a ceiling for the queue ids in it."""
         active = self._active
-        if self._has_new_ids and active.batch is None and self._ids.last_us > active.ceiling_us:
-            touched.insert(0, (active, Batch()))
-        self._touched = []
-        for shard, batch in touched:
-            shard.batch = None
+        if self._has_new_ids and self._ids.last_us > active.ceiling_us and not any(shard is active for shard, _ in batches):
+            batches.insert(0, (active, Batch()))
+        for shard, batch in batches:
             has_ids = batch.writers or (self._has_new_ids and shard is active)
             if has_ids and self._ids.last_us > shard.ceiling_us:
                 shard.ceiling_us = batch.ceiling_us = self._ids.last_us + _CEILING_AHEAD_US
         self._has_new_ids = False
-        self._thread.commit(touched)
+        if batches:
+            self._thread.commit(batches)
 
     # --- what the shard thread reports (shard.ShardOwner) ------------------------------------------------------------
 
@@ -432,7 +401,7 @@ class SqliteSpool:
             else:
                 item.is_spilled = True
                 item.body = Body(None, spill.path, size)
-            writer.state = ENDED
+            writer.state = _ENDED
             done = writer.done
             writer.done = None
             assert done is not None
@@ -444,7 +413,7 @@ class SqliteSpool:
                 self.memory_bytes -= writer.size_bytes
             else:
                 writer.spill.abort()
-            writer.state = ENDED
+            writer.state = _ENDED
             done = writer.done
             writer.done = None
             assert done is not None
@@ -455,7 +424,7 @@ class SqliteSpool:
 
         def on_unlinked(gone: list[str] | None, _: BaseException | None) -> None:
             if gone and not self._is_closed and shard in self._shards:
-                (shard.batch or self._new_batch(shard)).gone_files += gone
+                self._gathering.batch_of(shard).gone_files += gone
 
         self._files.submit(lambda: remove_spill_files(directory, queue_ids), on_unlinked)
 
@@ -510,11 +479,9 @@ class SqliteSpool:
             self._thread.call(lambda: self._thread.remove(shard))
 
     def close(self, done: Callable[[], None]) -> None:
-        self.hand_over()
+        self._gathering.close()
         self._is_closed = True
         self._space.stop()
-        if self._settle_timer is not None:
-            self._settle_timer.cancel()
         if self._adoption_timer is not None:
             self._adoption_timer.cancel()
         active, last_us, thread, post = self._active, self._ids.last_us, self._thread, self._loop.post

@@ -36,8 +36,8 @@ from smtpd.net.side import SideThread
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
+from smtpd.spool.observers import SpoolObservers
 from smtpd.spool.open import open_spool
-from smtpd.spool.sqlite import SpoolObservers
 from smtpd.transports.relay.transport import RelayHost, RelayTransport
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
