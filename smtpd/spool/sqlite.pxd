@@ -30,8 +30,8 @@ cdef class SqliteSpool:
     cpdef str next_queue_id(self)
     cpdef SqliteWriter begin(self, str queue_id, envelope)
 
-    @cython.locals(mail=SqliteWriter, data=bytes, chunks=list)
-    cpdef commit(self, writer, done, kept=*)
+    @cython.locals(data=bytes, chunks=list)
+    cpdef commit(self, SqliteWriter writer, done, kept=*)
     cpdef object _insert(self, SqliteWriter writer, int is_spilled, kept)
     cpdef end_turn(self)
     cpdef hand_over(self)

@@ -94,12 +94,10 @@ class SqliteSpool:
 
     @property
     def shards(self) -> list[Shard]:
-        """The shards of this process, the active one first."""
-        return self._shards
+        return self._shards  # the active one first
 
     @property
     def reusable_bytes(self) -> int:
-        """Free pages within the shards."""
         return sum(shard.free_bytes for shard in self._shards)
 
     # --- taking mail -------------------------------------------------------------------------------------------------
@@ -119,21 +117,19 @@ class SqliteSpool:
 
     def commit(self, writer: BodyWriter, done: CommitDone, kept: Kept | None = None) -> None:
         assert isinstance(writer, SqliteWriter)
-        mail: SqliteWriter = writer
-        mail.state = _COMMITTING
-        mail.done = done
-        if mail.spill is not None:
-            self._commit_spilled(mail, mail.spill, done, kept)
-            return
-        if self._is_closed:
+        writer.state = _COMMITTING
+        writer.done = done
+        if writer.spill is not None:
+            self._commit_spilled(writer, writer.spill, done, kept)
+        elif self._is_closed:
             done(None, SpoolError("the spool is closed"))
-            return
-        chunks = mail.chunks
-        mail.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        mail.chunks = []
-        batch = self._insert(mail, 0, kept)
-        batch.bodies += (mail.row, data)
-        batch.body_bytes += mail.size_bytes
+        else:
+            chunks = writer.chunks
+            writer.data = data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            writer.chunks = []
+            batch = self._insert(writer, 0, kept)
+            batch.bodies += (writer.row, data)
+            batch.body_bytes += writer.size_bytes
 
     def _commit_spilled(self, writer: SqliteWriter, spill: SpillFile, done: CommitDone, kept: Kept | None) -> None:
         if self._is_closed:
@@ -337,12 +333,12 @@ class SqliteSpool:
     # --- turns -------------------------------------------------------------------------------------------------------
 
     def end_turn(self) -> None:
-        is_short = self.memory_bytes >= self._memory_budget_bytes
-        self.spill_at_bytes = _LEAST_SPILL_BYTES if is_short else self._spill_threshold
+        has_room = self.memory_bytes < self._memory_budget_bytes
+        self.spill_at_bytes = self._spill_threshold if has_room else _LEAST_SPILL_BYTES
         self._gathering.end_turn()
 
     def hand_over(self) -> None:
-        """Let go of all that was gathered, now: for what can't wait for the loop."""
+        """Let go of all that was gathered, now."""
         self._gathering.hand_over()
 
     def _commit(self, batches: list[tuple[Shard, Batch]]) -> None:

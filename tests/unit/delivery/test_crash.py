@@ -30,10 +30,24 @@ def make_scheduler(rig: Rig, root: Path) -> Scheduler:
     return Scheduler(rig.loop, rig.files, rig.spool, Router(settings.route), settings, cells, index, FakeLog())  # type: ignore[arg-type]
 
 
+class LosingSpool:
+    """The spool, but settlements go nowhere."""
+
+    def __init__(self, spool: Any, lost: list[Any]) -> None:
+        self._spool = spool
+        self._lost = lost
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._spool, name)
+
+    def settle(self, *arguments: Any) -> None:
+        self._lost.append(arguments)
+
+
 def lose_settlements(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """From now on settlements go nowhere, as when the process dies just before."""
     lost: list[Any] = []
-    monkeypatch.setattr(rig.spool, "settle", lambda *args: lost.append(args))
+    monkeypatch.setattr(rig, "spool", LosingSpool(rig.spool, lost))
     return lost
 
 
