@@ -185,7 +185,12 @@ class Connection(StreamOwner):
         where = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{where[0].filename}:{where[0].lineno}" if where else "?"
         self.service.account.failed(self.client, f"{type(error).__name__}: {error} at {place}")
-        self._lose()
+        session = self.session
+        self._abort_body()
+        session.events.clear()  # what is left of this turn builds on what went wrong
+        if session.state != states.CLOSED:
+            self.service.account.lost(states.STATE_NAMES[session.state], self.client)
+            session.abort(None, "client_lost")
         self.stream.destroy()
 
     def _lose(self) -> None:

@@ -330,6 +330,26 @@ def test_fault_of_ours_ends_one_connection_and_says_where(rig):
     assert "test_connection.py" in errors[0][2]
 
 
+@pytest.mark.parametrize("part", ["begin", "write", "commit"])
+def test_fault_in_a_mail_that_came_in_one_read_ends_its_connection_alone(rig, part):
+    r = rig()
+
+    def break_down(*arguments):
+        raise RuntimeError("broken in a test")
+
+    if part == "write":
+        r.spool.begin = lambda queue_id, envelope: type("Broken", (Writer,), {"write": break_down})(queue_id, envelope)
+    else:
+        setattr(r.spool, part, break_down)
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(b"MAIL FROM:<a@example.com>\r\n", b"250 2.1.0")
+    r.client.sendall(b"RCPT TO:<b@example.net>\r\nBDAT 12 LAST\r\nSubject: x\r\n" + b"NOOP\r\n" * 3)
+    r.turn_until(lambda: not r.connection.stream.is_open)
+    assert not r.service.connections
+    (error,) = (told for told in r.log.told if told[0] == "error")
+    assert "RuntimeError: broken in a test" in error[2]
+
+
 def test_octets_behind_quit_do_not_cost_the_reply(rig):
     r = rig()
     r.client.setblocking(True)
