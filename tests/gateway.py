@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.processes import child_pids, is_alive
+from smtpd.control.client import QueueReader
+from smtpd.control.wire import QueueEntry, Request
 
 PROGRAM = Path(sys.executable).with_name("smtpd")
 START_TIMEOUT_S = 20.0
@@ -201,6 +203,17 @@ class Gateway:
             if sample.partition("{")[0] == name and all(text in sample for text in wanted):
                 total += float(value)
         return total
+
+    def queue(self) -> list[QueueEntry] | None:
+        """Return the mails in the queue, those of shards without a worker too; None while some of them can't be asked for."""
+        reader = QueueReader(str(self.settings["run_dir"]), str(self.settings["spool"]["path"]))
+        entries = list(reader.entries(Request("list")))
+        is_whole = all(text.endswith("nobody listens there any more") for text in reader.problems)  # left by a killed worker
+        return entries if is_whole else None
+
+    def await_empty_queue(self, timeout_s: float = 60.0) -> None:
+        """Return when every mail has left the queue for good. The gauges, published once a second, may say so before."""
+        wait_until("the queue is empty", lambda: self.queue() == [], timeout_s)
 
     def mail_paths(self, user: str, domain: str = "example.org") -> list[Path]:
         """Return the delivered mails of a mailbox, in the order of their file names."""

@@ -104,21 +104,19 @@ class Conversation:
         with contextlib.suppress(OverError, OSError):
             if self.stage("greeting", b"220 hop.example ESMTP\r\n") < 400:
                 self._serve()
+        self.hop.end(self)  # before its descriptor may be another's
         with contextlib.suppress(OSError):
             self.sock.close()
 
     def stage(self, name: str, usual: bytes) -> int:
         """Do what is to be done; return the code of what was replied."""
-        hop = self.hop
-        hop.note(name)
-        action: Any = hop.on.get(name)
-        if isinstance(action, list):
-            action = action.pop(0) if action else None
         reply = usual
+        action = self.hop.begin(self, name)
         if isinstance(action, bytes):
             reply = action
         elif action is not None:
             action(self)
+            self.hop.end(self)
         if reply:
             self.sock.sendall(reply)
         return int(reply[:3] or b"0")
@@ -193,9 +191,12 @@ class Conversation:
 
 class NextHop:
     """`mails` were received whole, whatever was replied then; `count(stage)` says how often a stage was reached. With `path` it
-    listens on a unix socket. `most_recipients` of one mail get 250, the rest 452 4.5.3; `replies` are to single recipients."""
+    listens on a unix socket, with `bound` on a socket that was bound before and refused connections until now.
+    `most_recipients` of one mail get 250, the rest 452 4.5.3; `replies` are to single recipients."""
 
-    def __init__(self, *, is_lmtp: bool = False, path: str = "", port: int = 0, receive_buffer: int = 0) -> None:
+    def __init__(
+        self, *, is_lmtp: bool = False, path: str = "", bound: socket.socket | None = None, receive_buffer: int = 0
+    ) -> None:
         self.is_lmtp = is_lmtp
         self.extensions = [b"PIPELINING", b"8BITMIME", b"ENHANCEDSTATUSCODES"]
         self.on: dict[str, Action | list[Action]] = {}
@@ -205,6 +206,7 @@ class NextHop:
         self.commands: list[bytes] = []
         self.is_over = threading.Event()
         self._counts: dict[str, int] = {}
+        self._misbehaving: set[Conversation] = set()
         self._lock = threading.Lock()
         self._socks: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
@@ -213,9 +215,9 @@ class NextHop:
             self._listener.bind(path)
             self.name = f"unix:{path}"
         else:
-            self._listener = socket.socket()
-            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self._listener.bind(("127.0.0.1", port))
+            self._listener = socket.socket() if bound is None else bound
+            if bound is None:
+                self._listener.bind(("127.0.0.1", 0))
             self.name = f"127.0.0.1:{self._listener.getsockname()[1]}"
         if receive_buffer:
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -236,9 +238,21 @@ class NextHop:
         with self._lock:
             return self._counts.get(stage, 0)
 
-    def note(self, stage: str) -> None:
+    def begin(self, talk: Conversation, stage: str) -> Action:
+        """Count that a stage was reached; return what is to be done there."""
         with self._lock:
             self._counts[stage] = self._counts.get(stage, 0) + 1
+            action = self.on.get(stage)
+            if isinstance(action, list):
+                action = action.pop(0) if action else None
+            if callable(action):
+                self._misbehaving.add(talk)
+            return action
+
+    def end(self, talk: Conversation) -> None:
+        """What it did at a stage, other than the usual, is over."""
+        with self._lock:
+            self._misbehaving.discard(talk)
 
     def reply_to(self, path: bytes, count: int) -> bytes:
         if count >= self.most_recipients:
@@ -252,6 +266,15 @@ class NextHop:
         for sock in socks:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """From now on do the usual. Conversations that are within something else are cut off, all others left as they are: a mail
+        that one of them has just taken will be answered."""
+        with self._lock:
+            self.on.clear()
+            for talk in self._misbehaving:
+                with contextlib.suppress(OSError):
+                    talk.sock.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self.is_over.set()
