@@ -54,8 +54,6 @@ MODULES = (
     "smtpd.worker.service",
     "smtpd.worker.connection",
     "smtpd.spool.item",
-    "smtpd.spool.sqlite",
-    "smtpd.log.maillog",
     "smtpd.proto.client.rules",
     "smtpd.proto.client.extensions",
     "smtpd.proto.client.transmission",
