@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from smtpd import _io
 from smtpd.limits._clients import CONNECTION_RATE, MAIL_RATE, RECIPIENT_RATE, ClientTable, key_of
 from smtpd.settings import LimitsSettings
-from smtpd.settings.rate import Rate, parse_rate
+from smtpd.settings.rate import parse_rate
 
 HOST_LIMIT, CLIENT_LIMIT, RATE = "host_limit", "client_limit", "rate"  # labels of smtpd_connections_denied_total
 NO_ROW = -1
@@ -95,13 +95,6 @@ class ClientLimits:
         """Count one more of a rate; False: the client has none left now."""
         limit = self._rates[rate]
         return not limit.count or self._table.take(row, rate, _now_us(), limit.interval_us, limit.count, 1)
-
-    def connections(self, row: int) -> int:
-        """How many connections the client of a row has."""
-        return self._table.connections(row)
-
-    def rate(self, rate: int) -> Rate:
-        return self._rates[rate]
 
 
 def make_client_table() -> ClientTable:

@@ -41,7 +41,6 @@ class Run:
         self._loop = Loop()
         self._children: list[Child] = []
         self._interrupts = 0
-        self._is_over = False
         self.totals = Totals(plan)
 
     @property

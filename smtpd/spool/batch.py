@@ -1,4 +1,4 @@
-"""What one loop turn hands to the shard thread for one shard, and what several turns become together: one group commit.
+"""What the loop gathers for one shard and hands to its thread, and what several hand-overs become together: one group commit.
 
 Parameter lists are flat, as the multi-row statements take them, and are filled on the loop thread: the shard thread only
 concatenates. Callbacks are run by the front on the loop thread.
@@ -115,7 +115,7 @@ class Batch:
         )
 
     def merge(self, later: Batch) -> None:
-        """Take in what a later turn brought."""
+        """Take in what a later hand-over brought."""
         self.mails += later.mails
         self.bodies += later.bodies
         self.body_bytes += later.body_bytes
