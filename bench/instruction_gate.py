@@ -1,4 +1,4 @@
-"""Counts instructions a mail for all paths in one valgrind, for a test that holds them to bench/instructions.toml.
+"""Counts instructions a mail for the paths of PATHS in one valgrind, for a test that holds them to bench/instructions.toml.
 
 `python -m bench.instruction_gate` prints what it counts, to be put there. Beside the mails a fixed piece of Python is counted, so
 that the ceilings can be scaled to another build of Python or another compiler. Raises RuntimeError when valgrind counts nothing.
