@@ -98,11 +98,6 @@ class Front:
         for awaited in list(self._awaited):
             awaited.close()
 
-    @property
-    def waiting(self) -> int:
-        """Connections that owe a header."""
-        return len(self._awaited)
-
     # --- of _AwaitedHeader -------------------------------------------------------------------------------------------
 
     @property
