@@ -24,7 +24,7 @@ $(VENV)/.tools: $(VENV)/.python
 	@touch $@
 
 # The dependencies and the command, and the extensions for this Python; again when either changed.
-$(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py $(SOURCES)
+$(VENV)/.built: $(VENV)/.tools pyproject.toml setup.py smtpd/compiled.py $(SOURCES)
 	@$(PIP) --no-build-isolation -e '.[dns]'
 	@touch $@
 

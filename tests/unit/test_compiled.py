@@ -16,6 +16,13 @@ def test_module_is_loaded_from_its_extension(name):
     assert file.endswith(tuple(EXTENSION_SUFFIXES))
 
 
+def test_each_module_is_named_once_and_has_its_types_beside_it():
+    assert len(set(compiled.MODULES)) == len(compiled.MODULES)
+    assert [
+        name for name in compiled.MODULES if not any(os.path.exists(compiled.path_of(name, s)) for s in (".pyx", ".pxd"))
+    ] == []
+
+
 @pytest.fixture
 def tree(tmp_path, monkeypatch):
     (tmp_path / "smtpd").mkdir()
