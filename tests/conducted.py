@@ -22,7 +22,6 @@ class Script:
 
     steps: dict[tuple[str, int], Step] = field(default_factory=dict)
     asked: list[tuple[str, int, bytes]] = field(default_factory=list)
-    has_ended: bool = False
 
     def at_stage(self, session: Dialogue, stage: str, verb: int, argument: bytes) -> Step | None:
         self.asked.append((stage, verb, argument))
@@ -30,8 +29,7 @@ class Script:
 
     def begin_body(self, writer: object) -> None: ...
 
-    def end(self) -> None:
-        self.has_ended = True
+    def end(self) -> None: ...
 
 
 class Conducted:

@@ -1,4 +1,4 @@
-"""The engine "sqlite" on the loop thread: gathers what a turn brings, hands it over, gives the results out.
+"""The engine "sqlite" on the loop thread: turns calls into batches and gives the results out (`gathering` hands over).
 
 Owns the shards as the loop sees them (row numbers, counts, due times), queue ids, the memory budget of bodies
 that arrive, and the looking for orphans. Never touches a database or waits for a disk. See base.Spool for the calls.
