@@ -1,7 +1,7 @@
 """The shard thread: group commits, reads, checkpoints, and what becomes of a shard that broke.
 
 One thread serves all shards of the process, the active one and adopted ones; each has exactly one connection, which only
-this thread touches. Work comes as one message a loop turn; what gathered while a commit ran goes into the next one. The
+this thread touches. Work comes as messages of batches; what gathered while a commit ran goes into the next one. The
 results of a group go back with one post. Python here is short: it takes the GIL from the loop.
 
 An I/O error in commit or checkpoint ends the shard's database for ever (after a failed fsync the page cache no longer tells
@@ -111,7 +111,7 @@ class ShardThread:
         self._thread.join()
 
     def commit(self, work: list[tuple[Shard, Batch]]) -> None:
-        """Take over what one turn gathered (from the loop thread)."""
+        """Take over what has gathered (from the loop thread)."""
         self._turns.put(work)
 
     def call(self, job: Callable[[], object]) -> None:
