@@ -38,6 +38,10 @@ class HopTable:
         self._times: memoryview[float] = view[: _CELLS * 8].cast("d")
         self._texts = view[_CELLS * 8 :]
 
+    def fileno(self) -> int:
+        """The descriptor that the lock is taken on: a process that uses the table keeps it open."""
+        return self._fd
+
     def clear_column(self, column: int) -> None:
         """Forget the connections of a process that has ended, before another one gets its column."""
         cells = self._cells

@@ -12,7 +12,7 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
-from gateway import Gateway, wait_until
+from gateway import Gateway, running_gateway, wait_until
 from kill_rig import await_service, kill_something, seconds_to_service
 from mail_clients import MailLoad, whole_mail_id
 from recording_hop import RecordingHop, Taken
@@ -112,3 +112,25 @@ def test_no_acknowledged_mail_is_lost_and_few_come_twice(tmp_path: Path) -> None
     assert again <= under_way
     assert len(told - hung_up) <= len(hung_up)  # by BDAT the mail behind it has left whole as well, and nobody knows of that one
     assert told & hung_up or len(hung_up) < 3  # who was to tell of one of them may have been killed
+
+
+def test_every_worker_has_the_lock_of_the_table_of_next_hops(tmp_path: Path) -> None:
+    with running_gateway(tmp_path, {"workers": 2}) as gateway:
+
+        def memory_files(pid: int) -> dict[str, str]:
+            """What each descriptor of a process that is one of the table's is, by its number."""
+            found = {}
+            for path in Path(f"/proc/{pid}/fd").iterdir():
+                try:
+                    link = os.readlink(path)
+                except FileNotFoundError:  # a connection that has just been closed
+                    continue
+                if "smtpd-next-hops" in link:
+                    found[path.name] = link
+            return found
+
+        masters = memory_files(gateway.running.pid)
+        for pid in gateway.worker_pids():
+            theirs = memory_files(pid)
+            assert theirs
+            assert theirs.items() <= masters.items()  # under the number that the table knows
