@@ -21,6 +21,7 @@ NO_ESMTP_REPLY = "502 5.5.1 Error: command not implemented"
 PIX_GREETING = b"*" * 50
 _ESCAPES = {"a": 7, "b": 8, "f": 12, "n": 10, "r": 13, "t": 9, "v": 11, "\\": 92}
 _ESCAPE = re.compile(rb"\\([0-7]{1,3}|.)", re.DOTALL)
+_MOST_PORT = 65535
 _DATA = frozenset((p.VERB_DATA, p.VERB_BDAT))
 
 
@@ -138,6 +139,9 @@ def listen_addresses(text: str, *, ipv4: bool, ipv6: bool) -> list[str]:
     host, colon, port_text = text.removeprefix("inet:").rpartition(":")
     if not colon or not port_text:
         raise ValueError(f'{quote(text)} is not "[inet:][host]:port" or "unix:path"')
+    number = port_text.removeprefix("-")
+    if number.isdecimal() and (number != port_text or int(number) > _MOST_PORT):  # getaddrinfo would take it, modulo 65536
+        raise ValueError(f"{quote(text)}: a port is a number from 0 to {_MOST_PORT}, or the name of a service")
     host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     family = socket.AF_INET if ipv4 and not ipv6 else socket.AF_INET6 if ipv6 and not ipv4 else socket.AF_UNSPEC
     try:

@@ -48,7 +48,9 @@ def test_a_name_is_looked_up() -> None:
     assert set(listen_addresses("localhost:25", ipv4=True, ipv6=False)) == expected
 
 
-@pytest.mark.parametrize("text", ["2525", "127.0.0.1", "127.0.0.1:", "127.0.0.1:nosuchservice", "[::1:25"])
+@pytest.mark.parametrize(
+    "text", ["2525", "127.0.0.1", "127.0.0.1:", "127.0.0.1:nosuchservice", "127.0.0.1:65536", "127.0.0.1:-1", "[::1:25"]
+)
 def test_what_is_no_address_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         listen_addresses(text, ipv4=False, ipv6=False)
