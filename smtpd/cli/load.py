@@ -1,7 +1,7 @@
 """`smtpd load`: send mail to a server and say how long it took.
 
-Exit codes: 0 when every mail was accepted, 1 when not, 69 when no session with the target could be begun, 64 for wrong usage,
-130 when it was ended at once by a second interruption.
+Exit codes: 0 when every mail was accepted, 1 when not, 69 when no session with the target could be begun or matplotlib is
+missing, 64 for wrong usage, 130 when it was ended at once by a second interruption.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from smtpd.cli.load_options import load_options, make_plan
 from smtpd.load.plan import Plan
 
 _KILLED = 130
+_PLOT_KINDS = (".png", ".svg", ".pdf")
 
 
 @click.command("load", context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,6 +44,7 @@ def load_command(target: str, counter: bool, json_path: str, plot_path: str, **o
     plan = make_plan(target, options)
     if plot_path:
         require_library()
+    _check_files(json_path, plot_path)
     _raise_descriptor_limit(plan)
     progress = Progress(plan, is_counting=counter)
     run = Run(plan, progress.show, lambda text: click.echo(f"smtpd load: {text}", err=True))
@@ -69,6 +71,25 @@ def exit_code(report: dict[str, Any]) -> int:
     if report["load_maker"]["lost_processes"]:
         return 1
     return int(bool(mails["partial"] or mails["failed"] or mails["unsent"] or report["gave_up"] or not mails["accepted"]))
+
+
+def _check_files(json_path: str, plot_path: str) -> None:
+    """Refuse before the run what could not be written after it; a run's figures are not had again. Changes no file."""
+    for path in (json_path, plot_path):
+        if not path or path == "-":
+            continue
+        directory = os.path.dirname(path) or "."
+        if os.path.isdir(path):
+            failure = "Is a directory"
+        elif not os.path.isdir(directory):
+            failure = "No such directory"
+        elif not os.access(path if os.path.exists(path) else directory, os.W_OK):
+            failure = "Permission denied"
+        else:
+            continue
+        raise click.UsageError(f"can't write {path}: {failure}")
+    if plot_path and os.path.splitext(plot_path)[1].lower() not in _PLOT_KINDS:
+        raise click.UsageError(f"--plot makes .png, .svg and .pdf, not {plot_path}")
 
 
 def _raise_descriptor_limit(plan: Plan) -> None:

@@ -5,6 +5,7 @@ Whatever does not fit together is a click.UsageError or BadParameter, before any
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import socket
@@ -183,6 +184,8 @@ def _check_fit(given: dict[str, Any]) -> None:
     for one, other, text in pairs:
         if given[one] is not None and given[other] is not None and given[one] is not False and given[other] is not False:
             raise click.UsageError(text)
+    if given["rate"] and not math.isfinite(given["rate"]):
+        raise click.UsageError("--rate is a number of mails a second")
     if given["rate"] and (given["wait"] or given["random_wait"]):
         raise click.UsageError("-w and -R are for sessions of the closed loop; --rate has times of its own")
     if given["poisson"] and not given["rate"]:

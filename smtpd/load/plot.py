@@ -6,21 +6,22 @@ Raises MissingLibraryError, OSError and ValueError (no such format).
 from __future__ import annotations
 
 import importlib.util
+import os
 from typing import Any
 
-from smtpd.errors import SmtpdError
+from smtpd.errors import StartupError
 
 _PHASES = ("mail_total", "transaction", "end_of_data", "connect")
 
 
-class MissingLibraryError(SmtpdError):
+class MissingLibraryError(StartupError):
     """matplotlib isn't there."""
 
 
 def require_library() -> None:
     """Raise MissingLibraryError before a run whose plot could not be made."""
     if importlib.util.find_spec("matplotlib") is None:
-        raise MissingLibraryError("--plot needs matplotlib: pip install 'smtpd[plot]'")
+        raise MissingLibraryError("--plot needs matplotlib: pip install 'smtpd[plot]'", os.EX_UNAVAILABLE)
 
 
 def draw(report: dict[str, Any], path: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import click
 import pytest
@@ -26,7 +27,9 @@ def test_strangers_are_not_loaded_by_mistake() -> None:
     "arguments",
     [
         ("--poisson", "127.0.0.1:1"), ("-l", "1", "--size", "2", "127.0.0.1:1"), ("-o", "-L", "127.0.0.1:1"), ("127.0.0.1:x",),
-        ("--rate", "5", "-w", "1", "127.0.0.1:1"), ("--rate", "0", "127.0.0.1:1"), ("--size", "zipf:1", "127.0.0.1:1"),
+        ("--rate", "5", "-w", "1", "127.0.0.1:1"), ("--rate", "0", "127.0.0.1:1"),
+        ("--rate", "nan", "127.0.0.1:1"), ("--rate", "inf", "127.0.0.1:1"), ("--json", "/no/such/file", "127.0.0.1:1"),
+        ("--json", "/", "127.0.0.1:1"), ("--size", "zipf:1", "127.0.0.1:1"),
         ("-4", "-6", "127.0.0.1:1"), ("-F", "/no/such/file", "127.0.0.1:1"), ("-t", "a b", "127.0.0.1:1"),
         ("-r", "5-2", "127.0.0.1:1"),
         ("-S", "a\nb", "127.0.0.1:1"), ("--tls", "--tls-implicit", "127.0.0.1:1"), ("--tls-verify", "127.0.0.1:1"),
@@ -40,8 +43,15 @@ def test_wrong_usage(arguments: tuple[str, ...]) -> None:
 
 def test_a_missing_library_is_said_before_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(MissingLibraryError, match=r"pip install 'smtpd\[plot\]'"):
+    with pytest.raises(MissingLibraryError, match=r"pip install 'smtpd\[plot\]'") as caught:
         load_command.main(["--plot", "x.png", "127.0.0.1:1"], standalone_mode=False)
+    assert caught.value.exit_code == os.EX_UNAVAILABLE
+
+
+@pytest.mark.parametrize("path", ["/no/such/x.png", "x.gif", "x"])
+def test_a_plot_that_could_not_be_written_is_refused_before_the_run(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr("smtpd.load.plot.require_library", lambda: None)
+    assert "x" in refuse("--plot", path, "127.0.0.1:1")
 
 
 @pytest.mark.parametrize(
