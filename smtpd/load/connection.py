@@ -350,7 +350,9 @@ class Connection(StreamOwner):
             end = f" {outcome.code}"
             for key in recorder.errors:
                 if key.endswith(end):
-                    recorder.examples.setdefault(key, f"{outcome.code} {outcome.dsn} {outcome.text}"[:200])
+                    # a 5xx that is deferred has a status of class 4: the target said the code's class
+                    status = f"{outcome.code // 100}{outcome.dsn[1:]}"
+                    recorder.examples.setdefault(key, f"{outcome.code} {status} {outcome.text}"[:200])
         elif not self.session.is_closed:
             recorder.note_error(_NOT_TRIED.get(outcome.dsn, f"not tried {outcome.dsn}"), outcome.text)
 

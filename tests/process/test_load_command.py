@@ -131,6 +131,15 @@ def test_refusals_are_counted_by_phase_and_code(hop: NextHop) -> None:
     assert report["mails"]["accepted"] == 1
 
 
+@pytest.mark.parametrize("options", [("--no-pipelining",), ("-d",)])
+def test_a_refusal_before_the_content_has_left_is_counted(hop: NextHop, options: tuple[str, ...]) -> None:
+    hop.on["data"] = [b"354 Go on\r\n550 5.7.1 Not wanted\r\n", None]
+    report = load("-m", "2", *options, hop.name, code=1)
+    assert report["errors"] == {"end_of_data 550": 1}
+    assert report["error_examples"]["end_of_data 550"] == "550 5.7.1 Not wanted"
+    assert (report["mails"]["failed"], report["mails"]["accepted"]) == (1, 1)
+
+
 def test_lost_connections_are_counted_by_place(hop: NextHop) -> None:
     hop.on["end"] = [next_hop.close, None]
     report = load("-m", "2", hop.name, code=1)

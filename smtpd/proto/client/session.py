@@ -222,6 +222,8 @@ class ClientSession:
 
     def _take_reply(self, reader: ReplyReader, has_more: bool) -> None:
         if not self._answerable:
+            if self.marks is not None and reader.code >= 400 and self._expected and self._expected[0] in (CONTENT, END):
+                self.marks.append(END * 1000 + reader.code)
             self._take_unasked_reply(reader)
             return
         expected = self._expected
