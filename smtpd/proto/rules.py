@@ -55,6 +55,7 @@ class Rules:
         is_bare_newline_refused: bool = False,
         suppressed: frozenset[str] = frozenset(),
         postmaster: Recipient | None = None,
+        is_hello_optional: bool = False,
         greeting: bytes = b"",
     ) -> None:
         self.hostname = hostname.encode("ascii")
@@ -76,7 +77,7 @@ class Rules:
         self.soft_errors = limits.soft_errors
         self.hard_errors = limits.hard_errors
         self.junk_limit = limits.junk_commands
-        self.refusals = refusal_table(is_lmtp)
+        self.refusals = refusal_table(is_lmtp, is_hello_optional)
         offered = {keyword for keyword in KEYWORDS if keyword != "DSN" or offers_dsn} - suppressed
         self.offers_size = "SIZE" in offered
         self.offers_8bitmime = "8BITMIME" in offered

@@ -80,6 +80,9 @@ def refusal(state: int, verb: int, is_lmtp: bool) -> Reply | None:
     return REFUSALS.get((state, verb), replies.BAD_SEQUENCE)
 
 
-def refusal_table(is_lmtp: bool) -> list[Reply | None]:
+def refusal_table(is_lmtp: bool, is_hello_optional: bool = False) -> list[Reply | None]:
     """Return `refusal` of every state and verb at once: the entry of state * VERB_COUNT + verb."""
-    return [refusal(state, verb, is_lmtp) for state in range(CLOSED + 1) for verb in range(p.VERB_COUNT)]
+    table = [refusal(state, verb, is_lmtp) for state in range(CLOSED + 1) for verb in range(p.VERB_COUNT)]
+    if is_hello_optional:
+        table[CONNECTED * p.VERB_COUNT + p.VERB_MAIL] = None
+    return table

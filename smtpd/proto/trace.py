@@ -64,7 +64,7 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
     opening = closing = b""
     if address:  # a unix socket's peer has none
         opening, closing = b" [IPv6:" if ":" in address else b" [", b"]"
-    helo = safe_helo(envelope.helo)
+    helo = safe_helo(envelope.helo or b"[" + _encode(envelope.client_address) + b"]")
     before, path, behind = b"", b"", b";\r\n\t"
     recipients = envelope.recipients
     if len(recipients) == 1:

@@ -150,9 +150,14 @@ def render_dump(mail: DumpWriter) -> bytes:
     ]
     if envelope.helo:
         lines.append(b"X-Helo-Args: " + envelope.helo)
-    lines.append(b"X-Mail-Args: " + mail.mail_argument)
-    lines += [b"X-Rcpt-Args: " + argument for argument in mail.rcpt_arguments]
+    lines.append(b"X-Mail-Args: " + _behind_colon(mail.mail_argument))
+    lines += [b"X-Rcpt-Args: " + _behind_colon(argument) for argument in mail.rcpt_arguments]
     return b"\n".join(lines) + b"\n" + b"".join(mail.pieces).replace(b"\r\n", b"\n") + b"\n"
+
+
+def _behind_colon(argument: bytes) -> bytes:
+    """What follows "FROM:" or "TO:"."""
+    return argument.partition(b":")[2].lstrip()
 
 
 def _write_new(path: str, octets: bytes) -> None:

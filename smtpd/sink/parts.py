@@ -42,6 +42,7 @@ class SinkParts(WorkerParts):
         self._wishes = wishes
         self.suppressed = plan.hidden
         self.greeting = wishes.greeting
+        self.is_hello_optional = True  # as smtp-sink's clients know it
         self._greylist = SharedGreylist() if any(rule.greylist_s for rule in plan.rules) else None
         limits = (wishes.max_sessions, wishes.exit_after_mails, wishes.exit_after_sessions)
         self._counts: SharedCounts | None = None

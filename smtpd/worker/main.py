@@ -160,6 +160,7 @@ class Worker:
             rulebook = Rulebook(
                 settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits,
                 suppressed=self._parts.suppressed, greeting=self._parts.greeting,
+                is_hello_optional=self._parts.is_hello_optional,
             )  # fmt: skip
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,

@@ -53,10 +53,12 @@ class SessionTap(Protocol):
 
 
 class WorkerParts:
-    """None of anything. `suppressed` are EHLO keywords that no client is offered, `greeting` is the whole line without 220."""
+    """None of anything. `suppressed` are EHLO keywords that no client is offered, `greeting` is the whole line without 220, with
+    `is_hello_optional` MAIL is taken without HELO."""
 
     suppressed: frozenset[str] = frozenset()
     greeting: bytes = b""
+    is_hello_optional = False
     conduct_for: Callable[[Peer], Conduct | None] | None = None
     tap_for: Callable[[Peer], SessionTap] | None = None
     spool: Spool | None = None

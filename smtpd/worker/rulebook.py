@@ -25,7 +25,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Rulebook:
     """`has_route(domain)` is delivery's, `is_full()` the spool's; both answer from memory.
 
-    `suppressed` and `greeting` are for all peers: keywords not offered, and what to say instead of host name and banner."""
+    `suppressed`, `greeting` and `is_hello_optional` are for all peers: keywords not offered, what to say instead of host name and
+    banner, and whether MAIL is taken from one who has not said who it is."""
 
     def __init__(
         self,
@@ -38,11 +39,13 @@ class Rulebook:
         *,
         suppressed: frozenset[str] = frozenset(),
         greeting: bytes = b"",
+        is_hello_optional: bool = False,
     ) -> None:
         self._settings = settings
         self._listener = listener
         self._suppressed = suppressed
         self._greeting = greeting
+        self._is_hello_optional = is_hello_optional
         self._name = name
         self._checks: Checks = NoChecks()
         policy = settings.policy
@@ -95,6 +98,7 @@ class Rulebook:
                 suppressed=suppressed | self._suppressed,
                 greeting=self._greeting,
                 postmaster=_postmaster(settings),
+                is_hello_optional=self._is_hello_optional,
             )
         return self._made[key]
 

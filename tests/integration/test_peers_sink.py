@@ -45,6 +45,16 @@ def test_smtp_source_speaks_lmtp(tmp_path: Path) -> None:
     assert (sink.report["mails"], sink.report["recipients"], sink.report["commands"]["lhlo"]) == (20, 60, 20)
 
 
+def test_smtp_source_of_old_need_not_greet(tmp_path: Path) -> None:
+    with RunningSink(tmp_path, "-D", "all") as sink:
+        assert source(sink, "-o", "-m", "3").returncode == 0
+    assert (sink.report["mails"], "helo" in sink.report["commands"]) == (3, False)
+    octets = (tmp_path / "all").read_bytes()
+    assert octets.count(b"\nX-Mail-Args: <a@example.com>\n") == 3
+    assert b"X-Helo-Args" not in octets
+    assert octets.count(b"\nReceived: from [127.0.0.1] (") == 3
+
+
 @pytest.mark.parametrize(
     ("options", "stage"),
     [(["-q", "CONNECT"], "greeting"), (["-Q", "MAIL"], "421 4.3.2"), (["-f", "."], "500 5.3.0"), (["-A", "0"], "550 5.3.0")],

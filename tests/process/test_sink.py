@@ -255,8 +255,8 @@ def test_each_mail_is_dumped_to_a_file_of_its_own(tmp_path: Path) -> None:
     assert lines[1].startswith(b"X-Client-Addr: 127.")
     assert lines[2:4] == [b"X-Client-Proto: ESMTP", b"X-Helo-Args: client.example.com"]
     assert [line.lower() for line in lines[4:6]] == [
-        b"x-mail-args: from:<a@example.com> size=26",
-        b"x-rcpt-args: to:<b@example.org>",
+        b"x-mail-args: <a@example.com> size=26",
+        b"x-rcpt-args: <b@example.org>",
     ]
     assert lines[6].startswith(b"Received: from client.example.com ")
     assert body == b".dot\ntext\n\n"
