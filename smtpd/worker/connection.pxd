@@ -83,5 +83,7 @@ cdef class Connection(StreamOwner):
     @cython.locals(service=Service, seconds=double)
     cpdef finish_mail(self, PendingMail mail, item, error)
 
-    @cython.locals(session=Session)
     cpdef _resume(self, int token, Verdict verdict)
+
+    @cython.locals(session=Session)
+    cpdef _go_on(self, int token, Verdict verdict)

@@ -105,10 +105,13 @@ class Connection(StreamOwner):
         self.service.connections.add(self)
         self.service.account.connected(self.client)
         self.stream.start()
-        self.session.start()
-        if self.session.paused:
-            self.stream.pause()
-        self._settle_turn()
+        try:
+            self.session.start()
+            if self.session.paused:
+                self.stream.pause()
+            self._settle_turn()
+        except Exception as error:  # noqa: BLE001 - as in on_data
+            self._fail(error)
 
     def drain(self) -> None:
         """Let the transaction finish, then say 421."""
@@ -372,6 +375,12 @@ class Connection(StreamOwner):
 
     def _resume(self, token: int, verdict: Verdict | None) -> None:
         """Go on after a pause, if the session still waits for this very answer."""
+        try:
+            self._go_on(token, verdict)
+        except Exception as error:  # noqa: BLE001 - as in on_data; a mail in custody goes its way all the same
+            self._fail(error)
+
+    def _go_on(self, token: int, verdict: Verdict | None) -> None:
         session = self.session
         was_reading = not self.stream.is_paused
         session.resume(token, verdict)
@@ -383,6 +392,12 @@ class Connection(StreamOwner):
     # --- time --------------------------------------------------------------------------------------------------------
 
     def _on_timer(self) -> None:
+        try:
+            self._look_at_time()
+        except Exception as error:  # noqa: BLE001 - as in on_data
+            self._fail(error)
+
+    def _look_at_time(self) -> None:
         service = self.service
         session = self.session
         now = service.loop.now
