@@ -13,7 +13,7 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.conduct import maybe_cut, meet
+from smtpd.proto.conduct import hold, maybe_cut, meet
 from smtpd.proto.dialogue import END_OF_DATA, Dialogue
 from smtpd.proto.events import make_event
 from smtpd.proto.replies import queued
@@ -190,6 +190,9 @@ def end_content(session: Dialogue, transaction: Transaction) -> None:
         verb = p.VERB_BDAT if transaction.is_chunked else p.VERB_DATA
         if meet(session, ev.STAGE_BODY, verb, b""):
             return
+        settle_content(session, transaction)
+        hold(session)
+        return
     settle_content(session, transaction)
 
 

@@ -62,8 +62,12 @@ class Session(Dialogue):
 
     def start(self) -> None:
         """Greet, unless the conduct has other ideas."""
-        if self.conduct is None or not meet(self, ev.STAGE_CONNECT, p.VERB_NONE, b""):
+        if self.conduct is None:
             self._greet()
+            return
+        if not meet(self, ev.STAGE_CONNECT, p.VERB_NONE, b""):
+            self._greet()
+        hold(self)
 
     def _greet(self) -> None:
         self.put(self.rules.greeting)
@@ -130,6 +134,8 @@ class Session(Dialogue):
         assert verdict is not None
         if what == _PAUSED_BODY:
             finish_body(self, verdict)
+            if self.step is not None:
+                hold(self)
         elif what == PAUSED_MAIL:
             self.answer(p.VERB_MAIL, judge_mail(self, verdict))
         elif isinstance(pending, Recipient):
@@ -138,7 +144,7 @@ class Session(Dialogue):
     def drain(self) -> None:
         """Finish the transaction, then 421; at once when there is none."""
         self.is_draining = True
-        if self.is_between_transactions or (self.paused == PAUSED_STEP and self.state <= states.GREETED):
+        if self.is_between_transactions or (self.paused >= _PAUSED_STEP and self.state <= states.GREETED):
             self.abort(replies.SHUTTING_DOWN, "shutdown")
 
     # --- lines ----------------------------------------------------------------------------------------------------
@@ -187,7 +193,9 @@ class Session(Dialogue):
     # --- under a conduct ----------------------------------------------------------------------------------------------
 
     def _conduct_command(self, verb: int, reader: CommandReader) -> None:
-        if not meet(self, STAGES[verb], verb, reader.argument):
+        if meet(self, STAGES[verb], verb, reader.argument):
+            hold(self)
+        else:
             self._follow_step(verb, reader)
 
     def _follow_step(self, verb: int, reader: CommandReader) -> None:
@@ -208,12 +216,14 @@ class Session(Dialogue):
         stage, verb = place
         judge_step(self, verdict)
         if take_step(self, stage, verb):
-            return
-        if stage == ev.STAGE_CONNECT:
+            hold(self)
+        elif stage == ev.STAGE_CONNECT:
             self._greet()
+            hold(self)
         elif stage == ev.STAGE_BODY:
             assert self.transaction is not None
             settle_content(self, self.transaction)
+            hold(self)
         else:
             self._follow_step(verb, self._reader)
 

@@ -180,6 +180,58 @@ def test_hold_answers_and_reads_nothing_for_a_while() -> None:
     assert codes(run.pass_time()) == [250]
 
 
+@pytest.mark.parametrize("command", [command for command in COMMANDS if command != QUIT])
+@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+@pytest.mark.parametrize("reply", [None, BUSY])
+def test_hold_follows_every_answer(command: bytes, delay_s: float, reply: Reply | None) -> None:
+    run = conducted((_PLACES[command], Step(reply, delay_s=delay_s, hold_s=4.0)))
+    prepare(run, command)
+    replies = run.send(command)
+    if delay_s:
+        assert (replies, run.waits) == ([], ("delay", 2.0))
+        replies = run.pass_time()
+    assert len(replies) == 1
+    assert (codes(replies) == [450]) is (reply is not None)
+    assert run.waits == ("delay", 4.0)
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+@pytest.mark.parametrize(("reply", "code"), [(None, 250), (BUSY, 450)])
+@pytest.mark.parametrize(("content", "verb"), [(CONTENT, p.VERB_DATA), (b"BDAT 0 LAST\r\n", p.VERB_BDAT), (BDAT, p.VERB_BDAT)])
+def test_hold_follows_the_answer_to_a_mail(delay_s: float, reply: Reply | None, code: int, content: bytes, verb: int) -> None:
+    run = conducted(((ev.STAGE_BODY, verb), Step(reply, delay_s=delay_s, hold_s=4.0)))
+    run.send(HELLO)
+    run.send(MAIL + RCPT + (DATA if verb == p.VERB_DATA else b""))
+    replies = run.send(content + b"NOOP\r\n")
+    if delay_s:
+        assert (replies, run.waits) == ([], ("delay", 2.0))
+        replies = run.pass_time()
+    assert codes(replies) == [code]
+    assert run.waits == ("delay", 4.0)
+    assert codes(run.pass_time()) == [250]
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 2.0])
+def test_hold_follows_the_greeting(delay_s: float) -> None:
+    run = conducted(((ev.STAGE_CONNECT, p.VERB_NONE), Step(delay_s=delay_s, hold_s=4.0)))
+    replies = run.replies()
+    if delay_s:
+        assert (replies, run.waits) == ([], ("delay", 2.0))
+        replies = run.pass_time()
+    assert codes(replies) == [220]
+    assert run.send(HELLO) == []
+    assert run.waits == ("delay", 4.0)
+    assert codes(run.pass_time()) == [250]
+
+
+def test_who_is_held_between_transactions_is_told_at_once_when_the_server_drains() -> None:
+    run = conducted((_PLACES[MAIL], Step(BUSY, hold_s=60.0)))
+    run.send(HELLO)
+    assert codes(run.send(MAIL)) == [450]
+    run.session.drain()
+    assert run.session.take_output()[:3] == b"421"
+
+
 def test_abort_says_550_without_reading_the_content() -> None:
     cut = Step(Reply(b"550 5.3.0 No"), CLOSE)
     run = conducted(((ev.STAGE_DATA, p.VERB_DATA), Step(hold_s=1.0, cut=cut)))
