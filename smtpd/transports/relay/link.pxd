@@ -23,6 +23,7 @@ cdef class Link(StreamOwner):
     cdef public bint is_quitting
     cdef public bint is_blameless
     cdef public bint was_idle
+    cdef public bint is_stalled
     cdef public Py_ssize_t mails
     cdef public double began_at
     cdef public double idle_since
@@ -44,6 +45,8 @@ cdef class Link(StreamOwner):
     cpdef quit(self)
     cpdef break_off(self, str dsn, str text)
     cpdef check_deadline(self, double now)
+    @cython.locals(delivery=Delivery)
+    cpdef bint is_overdue(self, double since) except -1
     @cython.locals(session=ClientSession)
     cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef on_end(self)

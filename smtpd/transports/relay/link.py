@@ -39,13 +39,13 @@ _WAITS_FOR = {
 class Link(StreamOwner):
     """`is_ready`: the next hop has answered and takes mails. `is_probe`: it had failed before, and this connection tries it.
     `is_quitting`: no more mails. `is_blameless`: whatever ends this connection is not the next hop's failure. `was_idle`: it was
-    kept for later mail, whether it had had one or not. `mails` were begun on it. `began_at` (when it became ready), `deadline`
-    and `idle_since` are monotonic seconds."""
+    kept for later mail, whether it had had one or not. `is_stalled`: a mail on it took long already when the pool was last swept.
+    `mails` were begun on it. `began_at` (when it became ready), `deadline` and `idle_since` are monotonic seconds."""
 
     __slots__ = (
         "_blocked_bytes", "_connecting", "_file_fd", "_file_left", "_is_closing", "_is_handling", "_is_reading", "_pool",
         "_replies_due", "_stream", "_transcript", "began_at", "deadline", "deliveries", "health", "idle_since", "is_blameless",
-        "is_probe", "is_quitting", "is_ready", "mails", "relay", "session", "was_idle",
+        "is_probe", "is_quitting", "is_ready", "is_stalled", "mails", "relay", "session", "was_idle",
     )  # fmt: skip
 
     def __init__(self, pool: Pool, health: HopHealth, is_probe: bool) -> None:
@@ -60,6 +60,7 @@ class Link(StreamOwner):
         self.is_quitting = False
         self.is_blameless = False
         self.was_idle = False
+        self.is_stalled = False
         self.mails = 0
         self.began_at = self.idle_since = loop.now
         self.deadline = loop.now + pool.timeouts["greeting"]
@@ -123,6 +124,12 @@ class Link(StreamOwner):
         self.session.fail(0, dsn, text)
         self._go_on()
         self._close(is_clean=False)
+
+    def is_overdue(self, since: float) -> bool:
+        """Whether the oldest mail on it was begun before `since`, in monotonic seconds, and is not done."""
+        for delivery in self.deliveries.values():
+            return delivery.sent_at < since
+        return False
 
     def check_deadline(self, now: float) -> None:
         """Called about once a second."""

@@ -33,6 +33,7 @@ cdef class Pool:
     cdef public double _mail_s
     cdef public Py_ssize_t _under_way
     cdef public Py_ssize_t busy_links
+    cdef public Py_ssize_t _stalled_links
     cdef public bint _is_waiting_for_host
     cdef public object _full_host_pause_s
     cdef public double _no_more_until
@@ -43,12 +44,13 @@ cdef class Pool:
     cpdef tls_context(self)
     cpdef Py_ssize_t window(self) except? -1
     cpdef start(self, Delivery delivery)
-    @cython.locals(link=Link)
+    @cython.locals(link=Link, stalled=Py_ssize_t)
     cpdef sweep(self, double now)
     @cython.locals(link=Link)
     cpdef close(self)
     @cython.locals(link=Link, now=double, opening=Py_ssize_t, active=Py_ssize_t)
     cpdef _serve(self, bint is_late=*)
+    @cython.locals(prompt_links=Py_ssize_t)
     cpdef bint _may_follow(self) except -1
     cpdef fill(self, Link link)
     cpdef Link _open(self, double now)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _FIRST_WINDOW = 5.0
 _FIRST_WINDOW_OF_MANY = 1.0  # where each domain has a pool: a hundred that hang may not take all that is to be delivered at once
 _QUICK_S = 0.05  # a next hop that takes a mail in less: better a second mail on a connection than another connection
+_STALLED_S = 1.0  # a quick next hop that takes so long for a mail: no other one is put behind it
 _PIPELINED = 2  # mails on one connection: one whose reply is due and the next behind it
 _FULL_HOST_PAUSES_S = (0.05, 0.4)  # before looking again whether the host has a connection to spare: at first, at last
 _LEAST_USE_S = 1.0  # before a connection is let go for others who have none; no less than their wish counts
@@ -56,6 +57,7 @@ class Pool:
         self.transcript_for = transport.transcript_for
         self.links: set[Link] = set()
         self.busy_links = 0  # those with mails under way; the links count themselves
+        self._stalled_links = 0  # of these, at the last sweep
         self._idle: list[Link] = []
         self._pending: deque[Delivery] = deque()
         self._under_way = 0  # mails, pending ones too
@@ -108,8 +110,12 @@ class Pool:
 
     def sweep(self, now: float) -> None:
         """About once a second: deadlines, and connections kept for too long."""
+        stalled = 0
         for link in list(self.links):
+            link.is_stalled = link.is_overdue(now - _STALLED_S)
+            stalled += link.is_stalled
             link.check_deadline(now)
+        self._stalled_links = stalled
         for link in list(self._idle):
             if now - link.idle_since >= self.idle_s or not self._is_fresh(link) or link.health.is_begged(now):
                 self._idle.remove(link)
@@ -136,13 +142,14 @@ class Pool:
     def _may_follow(self) -> bool:
         """Whether all that waits can be sent behind mails that are under way, and soon: for each of them that spares this host
         and the next hop a write and a wake-up."""
-        if not self.busy_links or self._under_way > self._window:
+        prompt_links = self.busy_links - self._stalled_links
+        if prompt_links <= 0 or self._under_way > self._window:
             return False
-        return self._under_way * self._mail_s <= self.busy_links * _QUICK_S
+        return self._under_way * self._mail_s <= prompt_links * _QUICK_S
 
     def fill(self, link: Link) -> None:
         """A connection may take more now."""
-        if self._pending and len(link.deliveries) < _PIPELINED:
+        if self._pending and len(link.deliveries) < _PIPELINED and not (link.is_stalled and self._mail_s < _QUICK_S):
             self._give_work(link)
 
     def _serve(self, is_late: bool = False) -> None:
@@ -251,6 +258,8 @@ class Pool:
             if not self._pending:
                 break
             is_free = link.is_ready and len(link.deliveries) < _PIPELINED and link.session.takes_mail()
+            if link.is_stalled and self._mail_s < _QUICK_S:
+                continue
             if is_free and self._is_fresh(link) and not self._gives_way(link):
                 link.send(self._pending.popleft())
 

@@ -188,6 +188,24 @@ def test_no_mail_waits_long_behind_one_that_hangs(rig: RelayRig, hop: NextHop) -
     assert not hanging.is_done
 
 
+def test_no_mail_waits_for_a_connection_that_is_known_to_hang(rig: RelayRig, hop: NextHop) -> None:
+    transport = rig.make(hop.name)
+    pool = keep_connections(rig, transport)
+    hop.on["data"] = [next_hop.hang]
+    hanging = rig.send(transport)
+    assert transport._timer is not None
+    transport._timer.cancel()  # no other sweep than this one
+    pool.sweep(rig.loop.now + 1.5)
+    for _ in range(3):
+        following = rig.send(transport)
+        assert (pool.busy_links, len(pool._pending)) == (2, 0)
+        rig.await_done(following)
+        assert following.statuses == [DELIVERED]
+    assert not hanging.is_done
+    (stalled,) = (link for link in pool.links if link.is_stalled)
+    assert stalled.load == 1
+
+
 def test_a_mail_is_sent_again_only_once_that_way(rig: RelayRig, hop: NextHop) -> None:
     transport = rig.make(hop.name)
     deliver(rig, transport)
