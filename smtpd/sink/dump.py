@@ -50,13 +50,25 @@ class DumpWriter:
 
 class DumpSpool:
     """See spool.base.Spool. `template` is for strftime; `is_single` appends all mails to what it gives, else each has a file of
-    its own, named by it and a random number. `start` comes before each mail."""
+    its own, named by it and a random number. `start` comes before each mail. `warn(program, text)` is told why nothing can be
+    written, once until a mail could be or there is another reason."""
 
     is_full = False
     keeps_mail = True
 
-    def __init__(self, files: FilesThread, slot: int, template: str, *, is_single: bool, start: bytes) -> None:
+    def __init__(
+        self,
+        files: FilesThread,
+        slot: int,
+        template: str,
+        *,
+        is_single: bool,
+        start: bytes,
+        warn: Callable[[str, str], object],
+    ) -> None:
         self._files = files
+        self._warn = warn
+        self._told = ""
         self._template = template
         self._is_single = is_single
         self._start = start
@@ -73,9 +85,16 @@ class DumpSpool:
         mail = writer
 
         def on_written(result: Any, failure: BaseException | None) -> None:
+            self._tell(failure)
             done(None, None if failure is None else SpoolError(f"dump: {failure}"))
 
         self._files.submit(lambda: self._write(mail), on_written)
+
+    def _tell(self, failure: BaseException | None) -> None:
+        reason = "" if failure is None else (isinstance(failure, OSError) and failure.strerror) or repr(failure)
+        if reason and reason != self._told:
+            self._warn("sink", f"mails are refused, the dump {self._template} can't be written: {reason}")
+        self._told = reason
 
     def _write(self, mail: DumpWriter) -> None:
         """On the files thread."""

@@ -64,7 +64,9 @@ class SinkParts(WorkerParts):
             self.tap_for = lambda peer: LoggedSession(log, peer)
         if wishes.dump:
             start = wishes.dump_start
-            self.spool = DumpSpool(host.files, host.slot, wishes.dump, is_single=wishes.is_dump_single, start=start)
+            self.spool = DumpSpool(
+                host.files, host.slot, wishes.dump, is_single=wishes.is_dump_single, start=start, warn=host.log.warning
+            )
         if counts is None:
             return
         counts.begin_worker(host.bank)
