@@ -1,7 +1,7 @@
 """What all workers of a sink count together, in shared memory made before the fork: connections, sessions, mails, a greylist.
 
-A lock (a semaphore that all processes share) is held for some additions; a process that dies within them would leave it taken,
-so it is waited for by a second at most and then passed over. Nothing here is touched by a sink that has no such option.
+A lock (a semaphore that all processes share) is held for some additions; a process that dies within them leaves it taken, so it
+is waited for by a second at most and then taken for free. Nothing here is touched by a sink that has no such option.
 """
 
 from __future__ import annotations
@@ -9,14 +9,26 @@ from __future__ import annotations
 import mmap
 import multiprocessing
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
+from multiprocessing.synchronize import Lock
 
 _PATIENCE_S = 1.0
 _CONNECTIONS, _MAILS, _ENDED = 0, 1, 2
 _FIRST_WORKER = 8
 _GREY_PLACES = 1 << 16
 _GREY_TRIES = 32
+
+
+@contextmanager
+def _holding(lock: Lock) -> Iterator[None]:
+    """Hold the lock; one that whoever held it never gave back costs the next one a second, and those behind it nothing."""
+    lock.acquire(timeout=_PATIENCE_S)
+    try:
+        yield
+    finally:
+        with suppress(ValueError):  # somebody who waited for us too long has given it back
+            lock.release()
 
 
 class SharedCounts:
@@ -31,12 +43,8 @@ class SharedCounts:
 
     @contextmanager
     def _locked(self) -> Iterator[memoryview[int]]:
-        is_ours = self._lock.acquire(timeout=_PATIENCE_S)
-        try:
+        with _holding(self._lock):
             yield self._words
-        finally:
-            if is_ours:
-                self._lock.release()
 
     def next_connection(self) -> int:
         """The number of a connection, from 1 in the order in which they were accepted, over all workers."""
@@ -97,8 +105,7 @@ class SharedGreylist:
         """Return when the triple came first, which is `now` for one that is new. Times are monotonic seconds."""
         digest = blake2b(b"\0".join((client.encode(), sender.lower(), recipient.lower())), digest_size=8)
         key = int.from_bytes(digest.digest(), "big") or 1
-        is_ours = self._lock.acquire(timeout=_PATIENCE_S)
-        try:
+        with _holding(self._lock):
             places = [(key + n) % self._places for n in range(_GREY_TRIES)]
             for place in places:
                 if self._keys[place] == key:
@@ -110,6 +117,3 @@ class SharedGreylist:
             self._keys[place] = key
             self._times[place] = now
             return now
-        finally:
-            if is_ours:
-                self._lock.release()
