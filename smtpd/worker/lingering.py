@@ -2,11 +2,12 @@
 
 A close with unread input makes the kernel send a reset, and that may overtake the last reply (RFC 1122 4.2.2.13). Where a client
 is turned away at accept, waiting costs no event, no buffer and no timer of its own: one sweep closes what is old enough. Their
-number is bounded: the oldest make room.
+number is bounded, by a share of the descriptors there are: the oldest make room, or who is turned away would shut others out.
 """
 
 from __future__ import annotations
 
+import resource
 from collections import deque
 
 from smtpd import _io
@@ -14,6 +15,7 @@ from smtpd.net.loop import Loop
 
 LINGER_S = 2.0
 MOST = 1000
+SHARE = 8  # of all descriptors of the process, one in so many at most
 
 
 class Lingering:
@@ -23,6 +25,8 @@ class Lingering:
         self._loop = loop
         self._waiting: deque[tuple[float, int]] = deque()
         self._is_sweeping = False
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        self._most = MOST if limit == resource.RLIM_INFINITY else max(1, min(MOST, limit // SHARE))
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -32,7 +36,7 @@ class Lingering:
         if last_words:
             _io.send(fd, last_words, 0)
         _io.shutdown_write(fd)
-        if len(self._waiting) >= MOST:
+        if len(self._waiting) >= self._most:
             _io.close(self._waiting.popleft()[1])
         self._waiting.append((self._loop.now + LINGER_S, fd))
         if not self._is_sweeping:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import socket
 
 import pytest
@@ -46,6 +47,23 @@ def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokenPipeError):
         others[0].sendall(b"x")
     others[1].sendall(b"x")
+    waiting.close()
+    for theirs in others:
+        theirs.close()
+    loop.close()
+
+
+@pytest.mark.parametrize(("descriptors", "most"), [(32, 4), (4, 1)])
+def test_few_descriptors_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda what: (descriptors, descriptors))
+    loop = Loop()
+    waiting = Lingering(loop)
+    others = []
+    for _ in range(most + 2):
+        fd, theirs = pair()
+        waiting.dismiss(fd, b"")
+        others.append(theirs)
+    assert len(waiting) == most
     waiting.close()
     for theirs in others:
         theirs.close()
