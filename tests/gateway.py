@@ -244,10 +244,6 @@ class Gateway:
         assert len(paths) == count, f"{len(paths)} mails for {user}@{domain}, {count} were sent"
         return [path.read_bytes() for path in paths]
 
-    def await_empty_queue(self, timeout_s: float = 30.0) -> None:
-        """Return when no mail is left in the spool; AssertionError when one still is after `timeout_s`."""
-        wait_until("the queue is empty", lambda: self.metric("smtpd_queue_messages") == 0, timeout_s)
-
 
 @contextmanager
 def running_gateway(folder: Path, overrides: Mapping[str, Any] | None = None) -> Iterator[Gateway]:

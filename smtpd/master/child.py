@@ -152,8 +152,8 @@ def _run_child(boot: WorkerBoot, run_worker: RunWorker, inherited: object) -> No
 def _close_others(boot: WorkerBoot) -> None:
     """Close what is the master's: its loop, exporter, pid file, and its ends of the channels of all workers.
 
-    A worker that kept the master's end of a neighbour's channel would hide the master's death from it. What it needs by its number
-    must be kept: the number would soon be another file's.
+    A worker that kept the master's end of a neighbour's channel would hide the master's death from it. What it needs by its
+    number must be kept: the number would soon be another file's.
     """
     kept = {0, 1, 2, boot.channel.fileno(), boot.hops.fileno()}
     kept.update(sock.fileno() for listener in boot.listeners for sock in listener.sockets)
