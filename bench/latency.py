@@ -93,8 +93,9 @@ def run_steadily(host: str, port: int, pid: int, *, sessions: int, window_s: flo
             while process.poll() is None:
                 if time.monotonic() > deadline:
                     raise GeneratorError(f"smtpd load with {sessions} sessions took too long")
-                samples.append((time.time(), tree_cpu_ns(pid)))
+                samples.append((time.monotonic(), tree_cpu_ns(pid)))
                 time.sleep(0.05)
+            samples.append((time.monotonic(), tree_cpu_ns(pid)))  # its last second may end just before it does
         finally:
             end(process)
         output.seek(0)
@@ -113,7 +114,7 @@ def run_steadily(host: str, port: int, pid: int, *, sessions: int, window_s: flo
 def window_of(report: Mapping[str, Any], samples: Sequence[tuple[float, int]], first_s: float) -> tuple[int, float, int]:
     """Return mails, seconds and CPU ns of the whole steps of the report's series from `first_s` on; GeneratorError without one.
 
-    `samples` are pairs of a Unix time and the CPU so far.
+    `samples` are pairs of a monotonic time and the CPU so far.
     """
     rows = report["series"]
     steps = [
@@ -124,7 +125,7 @@ def window_of(report: Mapping[str, Any], samples: Sequence[tuple[float, int]], f
     mails = sum(accepted for _, _, accepted in steps)
     if not mails:
         raise GeneratorError("no whole second after all sessions were connected")
-    begin, finish = (report["started_at_s"] + moment for moment in (steps[0][0], steps[-1][1]))
+    begin, finish = (report["started_monotonic_s"] + moment for moment in (steps[0][0], steps[-1][1]))
     return mails, finish - begin, round(_cpu_at(samples, finish) - _cpu_at(samples, begin))
 
 

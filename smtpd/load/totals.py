@@ -128,6 +128,7 @@ class Totals:
             "workers": plan.workers,
             "seed": plan.seed,
             "started_at_s": round(started_at_s, 3),
+            "started_monotonic_s": round(starts_at, 6),
             "duration_s": round(duration_s, 6),
             "interrupted": self.is_interrupted,
             "gave_up": self.gave_up,

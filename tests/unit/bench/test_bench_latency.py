@@ -74,7 +74,7 @@ def test_the_table_sets_the_tail_beside_the_disk() -> None:
 
 def test_a_window_lays_cpu_beside_whole_seconds() -> None:
     series = [{"t_s": float(second), "accepted": 100 * (second + 1)} for second in range(6)]
-    report = {"series": series, "duration_s": 5.4, "started_at_s": 1000.0}
+    report = {"series": series, "duration_s": 5.4, "started_monotonic_s": 1000.0}
     samples = [(999.5 + step / 2, step * 10_000_000) for step in range(16)]  # 20 ms of CPU a second
     assert window_of(report, samples, 2) == (300 + 400 + 500, pytest.approx(3.0), 60_000_000)
     with pytest.raises(GeneratorError, match="no whole second"):
