@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -171,12 +172,12 @@ class NextHopGone:
     """A port that refuses."""
 
     def __enter__(self) -> str:
-        hop = NextHop()
-        hop.close()
-        return hop.name
+        self._unheard = socket.socket()
+        self._unheard.bind(("127.0.0.1", 0))  # and kept: a port that is given back may be anybody's
+        return f"127.0.0.1:{self._unheard.getsockname()[1]}"
 
     def __exit__(self, *failure: object) -> None:
-        pass
+        self._unheard.close()
 
 
 def test_garbage_is_a_protocol_error(hop: NextHop) -> None:
