@@ -101,15 +101,18 @@ def test_a_next_hop_that_closes_kept_connections_is_not_blamed(rig: RelayRig, ho
 
 
 def test_a_kept_connection_that_says_421_is_not_blamed(rig: RelayRig, hop: NextHop) -> None:
+    is_kept = threading.Event()
+
     def say_goodbye(talk: next_hop.Conversation) -> None:
         talk.sock.sendall(b"250 2.0.0 Taken\r\n")
-        hop.is_over.wait(0.05)
+        is_kept.wait(PATIENCE_S)
         talk.sock.sendall(b"421 4.4.2 Idle for too long\r\n")
         next_hop.close(talk)
 
     hop.on["end"] = [say_goodbye]
     transport = rig.make(hop.name)
     deliver(rig, transport)
+    is_kept.set()
     rig.await_closed(transport)
     assert deliver(rig, transport).statuses == [DELIVERED]
     assert rig.warnings == []
