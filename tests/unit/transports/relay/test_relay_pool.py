@@ -98,6 +98,7 @@ def test_a_next_hop_that_closes_kept_connections_is_not_blamed(rig: RelayRig, ho
     rig.await_closed(transport)
     assert deliver(rig, transport).statuses == [DELIVERED]
     assert rig.warnings == []
+    assert transport.window("") == 10  # one failure would warn of nothing, but halve it
 
 
 def test_a_kept_connection_that_says_421_is_not_blamed(rig: RelayRig, hop: NextHop) -> None:
@@ -116,6 +117,7 @@ def test_a_kept_connection_that_says_421_is_not_blamed(rig: RelayRig, hop: NextH
     rig.await_closed(transport)
     assert deliver(rig, transport).statuses == [DELIVERED]
     assert rig.warnings == []
+    assert transport.window("") == 10  # one failure would warn of nothing, but halve it
 
 
 @pytest.mark.parametrize("last_words", [b"", b"421 4.4.2 Idle for too long\r\n"], ids=["silent", "421"])
@@ -135,6 +137,7 @@ def test_a_mail_on_a_stale_connection_goes_over_a_new_one_without_counting(
     assert second.statuses == [DELIVERED]
     assert [mail.connection for mail in hop.mails] == [1, 2]
     assert rig.warnings == []
+    assert transport.window("") == 10
     assert transport.unconfirmed == 0
 
 
