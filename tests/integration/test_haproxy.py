@@ -177,4 +177,5 @@ def test_a_peer_that_is_not_listed_can_not_tell_who_it_is(tmp_path: Path) -> Non
                     pass
             assert heard.startswith(b"220 ")
             assert b"250 2.1.0" not in heard
+        wait_until("both ends in the log", lambda: gateway.log_text(40000).count("disconnect from ") == 2, 20)
         assert "192.0.2.7" not in gateway.log_text(40000)
