@@ -10,17 +10,14 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
-from smtpd.mail.outcome import Outcome
 from smtpd.net.files import FilesThread
-from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail
-from smtpd.spool.change import Change
+from smtpd.spool.base import BodyWriter, CommitDone, Kept
 from smtpd.spool.discard import DiscardSpool
-from smtpd.spool.item import Body, SpoolItem
 
 _MODE = 0o644
 
@@ -72,10 +69,17 @@ class DumpSpool:
         self._template = template
         self._is_single = is_single
         self._start = start
-        self._rest = DiscardSpool(1, slot)
-
-    def next_queue_id(self) -> str:
-        return self._rest.next_queue_id()
+        rest = DiscardSpool(1, slot)  # keeps nothing either, and says so
+        self.next_queue_id = rest.next_queue_id
+        self.claim = rest.claim
+        self.next_due_s = rest.next_due_s
+        self.open_body = rest.open_body
+        self.settle = rest.settle
+        self.shards: list[Any] = []
+        self.query = rest.query
+        self.change = rest.change
+        self.end_turn = rest.end_turn
+        self.close = rest.close
 
     def begin(self, queue_id: str, envelope: Envelope) -> DumpWriter:
         return DumpWriter(queue_id, envelope)
@@ -112,51 +116,6 @@ class DumpSpool:
             _write_all(fd, octets)
         finally:
             os.close(fd)
-
-    # --- the rest keeps nothing --------------------------------------------------------------------------------------
-
-    def claim(
-        self,
-        limit: int,
-        now_s: float,
-        done: Callable[[list[SpoolItem], SpoolError | None], None],
-        not_before_s: float = 0.0,
-    ) -> None:
-        self._rest.claim(limit, now_s, done, not_before_s)
-
-    def next_due_s(self) -> float | None:
-        return None
-
-    def open_body(self, item: SpoolItem, done: Callable[[Body | None, SpoolError | None], None]) -> None:
-        self._rest.open_body(item, done)
-
-    def settle(
-        self,
-        item: SpoolItem,
-        outcomes: list[Outcome] | None,
-        due_s: float,
-        is_held: bool,
-        done: Callable[[SpoolError | None], None],
-        new: Sequence[NewMail] = (),
-        on_new: Callable[[SpoolItem], object] = lambda item: None,
-    ) -> None:
-        done(None)
-
-    @property
-    def shards(self) -> list[Any]:
-        return []
-
-    def query(self, shard: Any, job: Callable[[Any], Any], done: Callable[[Any, SpoolError | None], object]) -> None:
-        self._rest.query(shard, job, done)
-
-    def change(self, shard: Any, change: Change) -> None:
-        self._rest.change(shard, change)
-
-    def end_turn(self) -> None:
-        pass
-
-    def close(self, done: Callable[[], None]) -> None:
-        done()
 
 
 def render_dump(mail: DumpWriter) -> bytes:
