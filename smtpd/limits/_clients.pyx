@@ -67,7 +67,9 @@ cpdef uint64_t key_of(str address) noexcept:
             if octets[i]:
                 break
         else:
-            return key_of(address.rpartition(":")[2])
+            for i in range(12, 16):
+                key = key << 8 | octets[i]
+            return 0x0000FFFF00000000 | key
     for i in range(8):
         key = key << 8 | octets[i]
     return key if key != CLAIMED and key else 1
