@@ -46,22 +46,22 @@ class Front:
         self._limits = limits
         self._lingering = lingering
         self._begin = begin
-        self._proxies = proxies
-        self._trusted = trusted
+        self._proxies = proxies if proxies else None
+        self._trusted = trusted if trusted else None
         self._is_implicit = is_implicit
         self._awaited: set[_AwaitedHeader] = set()
         self._told_at_s = self._told = self._untold = 0
 
     def accepted(self, fd: int, address: tuple[str, int]) -> None:
         """Take over a descriptor that accept has given."""
-        if self._proxies and address[0] in self._proxies:
+        if self._proxies is not None and address[0] in self._proxies:
             self._awaited.add(_AwaitedHeader(self, fd, address))
         else:
             self.admit(fd, Peer(address[0], address[1]))
 
     def admit(self, fd: int, peer: Peer) -> None:
         """Begin a session, unless the limits forbid it."""
-        is_trusted = not peer.is_balancer and peer.address in self._trusted
+        is_trusted = self._trusted is not None and not peer.is_balancer and peer.address in self._trusted
         row, denial = self._limits.enter(peer.address, is_trusted)
         if denial:
             self._turn_away(fd, peer, denial)
