@@ -143,7 +143,7 @@ class SinkConduct:
         around = self._around
         assert around.greylist is not None
         now = around.clock()
-        recipient = self._arguments[-1] if self._arguments else b""
+        recipient = _without_parameters(self._arguments[-1]) if self._arguments else b""
         first = around.greylist.first_seen(session.peer.address, self._sender, recipient, now)
         return now - first < rule.greylist_s
 
@@ -157,7 +157,7 @@ class SinkConduct:
     def _look(self, session: Dialogue, place: int, argument: bytes) -> list[str]:
         """Remember what MAIL and RCPT say; return the domains that a rule's `domains` are about."""
         if place == _MAIL:
-            self._sender = argument
+            self._sender = _without_parameters(argument)
             self._arguments = [argument]
             self._recipients = []
             return [_domain(argument, is_recipient=False)]
@@ -179,6 +179,11 @@ class SinkConduct:
         if is_last:
             self._around.finish()
         return step
+
+
+def _without_parameters(argument: bytes) -> bytes:
+    """What a sender is known by: its next mail has another SIZE."""
+    return argument.partition(b">")[0]
 
 
 def _domain(argument: bytes, is_recipient: bool) -> str:
