@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from smtpd.cli.parsed import Parsed
 from smtpd.config.units import parse_duration, parse_size
 from smtpd.errors import TlsFileError
 from smtpd.load.addresses import parse_addresses
@@ -26,22 +27,6 @@ from smtpd.load.target import Target, find_public, find_target
 from smtpd.net.tls.contexts import client_context
 
 _DEFAULT_SIZE = "4KiB"
-
-
-class Parsed(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4 only
-    """A text that `parse` turns into a value or refuses with a ValueError."""
-
-    def __init__(self, name: str, parse: Callable[[str], Any]) -> None:
-        self.name = name
-        self._parse = parse
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._parse(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def parse_span(text: str) -> tuple[int, int]:

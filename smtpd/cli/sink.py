@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from smtpd.cli.parsed import Parsed
 from smtpd.config.grammar import check_text
 from smtpd.config.latency import normal_latency
 from smtpd.config.units import parse_duration, parse_size
@@ -31,29 +32,11 @@ if TYPE_CHECKING:
 
 _LISTEN = "127.0.0.1:2525"
 _COMMANDS = "COMMAND[:PERCENT],…"
-
-
-class _Worded(click.ParamType[Any]):
-    """A value that a function of the text reads; its ValueError becomes the option's fault."""
-
-    def __init__(self, name: str, read: Callable[[str], Any]) -> None:
-        self.name = name
-        self._read = read
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return self._read(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
-_SIZE = _Worded("size", parse_size)
-_DURATION = _Worded("duration", parse_duration)
-_LATENCY = _Worded("latency", normal_latency)
-_HOST = _Worded("host", lambda text: check_text("hostname", text))
-_LOG = _Worded("destination", lambda text: check_text("log_destination", text))
+_SIZE = Parsed("size", parse_size)
+_DURATION = Parsed("duration", parse_duration)
+_LATENCY = Parsed("latency", normal_latency)
+_HOST = Parsed("host", lambda text: check_text("hostname", text))
+_LOG = Parsed("destination", lambda text: check_text("log_destination", text))
 _COUNT = click.IntRange(1)
 
 
