@@ -14,7 +14,7 @@ def send(fd: int, data: bytes, offset: int) -> int:
     """send(2) with MSG_NOSIGNAL of data[offset:]; the number of octets taken, or -errno."""
 
 def accept(fd: int) -> tuple[int, tuple[str, int]]:
-    """accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC and TCP_NODELAY; (descriptor or -errno, peer).
+    """accept4(2) with SOCK_NONBLOCK | SOCK_CLOEXEC, TCP_NODELAY as the listener has it; (descriptor or -errno, peer).
 
     The peer is (address, port) for IPv4 and IPv6 (mapped IPv4 is given as IPv4) and ("", 0) for a unix socket."""
 

@@ -19,7 +19,9 @@ from smtpd.settings import (
     SpoolSettings,
 )
 
-_UNLIMITED = ("recipients", "junk_commands", "soft_errors", "hard_errors", "connections", "connections_per_client")
+_UNLIMITED = (
+    "recipients", "hop_limit", "junk_commands", "soft_errors", "hard_errors", "connections", "connections_per_client",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

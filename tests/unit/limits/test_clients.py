@@ -51,6 +51,7 @@ def crowd(table: ClientTable, row: int, count: int) -> list[int]:
 def test_clients_are_ipv4_addresses_and_ipv6_networks() -> None:
     assert key_of("192.0.2.7") == 0x0000FFFF_C0000207
     assert key_of("::ffff:192.0.2.7") == key_of("192.0.2.7")
+    assert key_of("::ffff:c000:207") == key_of("0:0:0:0:0:FFFF:C000:0207") == key_of("192.0.2.7")
     assert key_of("192.0.2.7") != key_of("192.0.2.8")
     assert key_of("2001:db8:1:2::7") == key_of("2001:db8:1:2:ffff::8") == 0x20010DB800010002
     assert key_of("2001:db8:1:2::7") != key_of("2001:db8:1:3::7")

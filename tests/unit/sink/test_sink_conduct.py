@@ -249,6 +249,17 @@ def test_greylisting_lets_the_same_triple_in_after_five_minutes() -> None:
     assert send_mail(greet(sink, "192.0.2.8")) == [250, 450]
 
 
+def test_greylisting_looks_at_addresses_and_not_at_parameters() -> None:
+    sink = by_example("greylisting")
+    codes = []
+    for size in (1, 2):
+        run = greet(sink)
+        run.send(b"MAIL FROM:<a@example.com> SIZE=%d\r\n" % size)
+        codes += [int(reply[:3]) for reply in run.send(b"RCPT TO:<b@example.org>\r\n")]
+        sink.now += 300
+    assert codes == [450, 250]
+
+
 def test_tarpit_holds_half_of_the_connections_back() -> None:
     sink = by_example("tarpit")
     waits = [sink.connect().waits for _ in range(200)]
