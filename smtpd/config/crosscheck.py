@@ -79,6 +79,8 @@ class _CrossCheck:
                 self._fault(path + (key,), f"{quote(listener_name(listener))} is the name of another listener")
             endpoints.setdefault(endpoint, number)
             names.setdefault(listener_name(listener), number)
+            if any(network.endswith("/0") for network in listener.xclient) and self._good(path + ("xclient",)):
+                self._warn(path + ("xclient",), "any client may say that it is another one")
             if listener.protocol == "lmtp" and endpoint.port == _SMTP_PORT:
                 self._fault(path + ("address",), "LMTP must not use port 25 (RFC 2033 5)")
         metrics = self.settings.metrics.address

@@ -24,7 +24,6 @@ Path = tuple[str | int, ...]
 # Known to the design of the whole, but not to this version: silence would be worse than refusal.
 _LATER_KEYS = {
     "listener.tls",
-    "listener.xclient",
     "policy.check",
     "policy.recipients",
     "redis",

@@ -77,15 +77,35 @@ class ClientLimits:
         denial = ""
         if self._host_most and table.host_connections() > self._host_most:
             denial = HOST_LIMIT
-        elif row >= 0:
-            if self._client_most and table.connections(row) > self._client_most:
-                denial = CLIENT_LIMIT
-            elif not self.take(row, CONNECTION_RATE):
-                denial = RATE
+        else:
+            denial = self._judge(row)
         if denial:
             table.leave(row, bank)
             return NO_ROW, denial
         return row, ""
+
+    def move(self, row: int, address: str, is_trusted: bool) -> tuple[int, str]:
+        """A connection that was let in turns out to be another client's. Return as `enter`, but for one thing: a connection that
+        is refused is still counted for the host, and NO_ROW is to be given to `leave`."""
+        table, bank = self._table, self._bank
+        table.leave(row, bank)
+        new = NO_ROW if is_trusted else table.find(key_of(address), _now_us())
+        table.enter(new, bank)
+        denial = self._judge(new)
+        if denial:
+            table.leave(new, bank)
+            table.enter(NO_ROW, bank)
+            return NO_ROW, denial
+        return new, ""
+
+    def _judge(self, row: int) -> str:
+        """Why a client that has just come in is one too many, "" = it is not."""
+        if row >= 0:
+            if self._client_most and self._table.connections(row) > self._client_most:
+                return CLIENT_LIMIT
+            if not self.take(row, CONNECTION_RATE):
+                return RATE
+        return ""
 
     def leave(self, row: int) -> None:
         """A connection that was let in has ended."""

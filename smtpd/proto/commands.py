@@ -21,6 +21,7 @@ from smtpd.proto.dialogue import Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.params import ParameterError, parse_mail_parameters, parse_rcpt_parameters
 from smtpd.proto.transaction import NO_PARAMETERS, begin_transaction
+from smtpd.proto.xclient import apply_introduction, on_xclient
 
 HELO_LENGTH = 255  # RFC 5321 4.5.3.1.2
 # In C variables of the module (commands.pxd), for the path of every mail.
@@ -51,7 +52,9 @@ def on_helo(session: Dialogue, reader: CommandReader) -> Reply | None:
     session.is_extended = verb != _HELO
     session.reset()
     session.state = _GREETED
-    return session.rules.ehlo_reply if session.is_extended else session.rules.helo_reply
+    if session.peer.introduction is not None:
+        apply_introduction(session)
+    return session.rules.helo_reply if verb == _HELO else session.rules.ehlo_reply
 
 
 def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
@@ -196,7 +199,7 @@ def handler_table() -> list[Handler]:
     table[p.VERB_NOOP] = constant(replies.OK)
     table[p.VERB_HELP] = constant(replies.HELP)
     table[p.VERB_EXPN] = table[p.VERB_ETRN] = table[p.VERB_AUTH] = constant(replies.NOT_IMPLEMENTED)
-    table[p.VERB_XCLIENT] = constant(replies.XCLIENT_REFUSED)
+    table[p.VERB_XCLIENT] = on_xclient
     return table
 
 

@@ -84,7 +84,7 @@ class Conduct(Protocol):
         ...
 
     def end(self) -> None:
-        """The connection is closed; last call."""
+        """The session is over: the connection is closed, or XCLIENT has brought another client; last call."""
         ...
 
 
@@ -131,7 +131,7 @@ def take_step(session: Dialogue, stage: str, verb: int) -> bool:
     elif stage == ev.STAGE_CONNECT:
         session.reject(stage, reply, step.reason)
         session.put(reply.wire)
-        session.tally.add(-reply.code)
+        session.tally.add(verb * 1000 + reply.code if verb else -reply.code)
         if reply.closes:
             session.close(REASON)
     else:

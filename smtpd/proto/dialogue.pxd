@@ -14,6 +14,8 @@ cdef class Peer:
     cdef readonly str name
     cdef readonly bint is_balancer
     cdef public bint is_trusted
+    cdef public bint may_introduce
+    cdef public object introduction
     cdef public Py_ssize_t row
 
 

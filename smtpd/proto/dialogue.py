@@ -21,6 +21,7 @@ from smtpd.proto.transaction import Transaction
 
 if TYPE_CHECKING:
     from smtpd.proto.conduct import Conduct, Step
+    from smtpd.proto.xclient import Introduction
 
 END_OF_DATA = 100
 _CONNECTED, _GREETED, _CLOSED = states.CONNECTED, states.GREETED, states.CLOSED
@@ -33,10 +34,11 @@ class Peer:
     """Who is at the other end, as the driver knows it. `name` is "unknown" without a verified one.
 
     `is_balancer`: a front end that did not say for whom it speaks. `is_trusted`: no limits for one client hold. `row` is where
-    this client is counted, -1 = nowhere.
+    this client is counted, -1 = nowhere. `may_introduce`: it may tell by XCLIENT for whom it speaks; `introduction` is what it
+    has told, and belongs to who is introduced.
     """
 
-    __slots__ = ("address", "is_balancer", "is_trusted", "name", "port", "row")
+    __slots__ = ("address", "introduction", "is_balancer", "is_trusted", "may_introduce", "name", "port", "row")
 
     def __init__(self, address: str, port: int = 0, name: str = "unknown", *, is_balancer: bool = False) -> None:
         self.address = address
@@ -44,7 +46,14 @@ class Peer:
         self.name = name
         self.is_balancer = is_balancer
         self.is_trusted = False
+        self.may_introduce = False
+        self.introduction: Introduction | None = None
         self.row = -1
+
+    @property
+    def label(self) -> str:
+        """Name and address as logs show them; "unix" where there is no address, "unknown" where a front end knows none."""
+        return f"{self.name}[{self.address or ('unix' if self.introduction is None else 'unknown')}]"
 
 
 class Dialogue:

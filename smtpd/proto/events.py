@@ -16,6 +16,7 @@ VIOLATION = 7  # `data`: label of smtpd_protocol_violations_total
 DELAY = 8  # `token`, `data`: resume(token) after so many seconds, None = the rules' error delay
 CLOSE = 9  # `data`: label of smtpd_sessions_ended_total; send what is left, then close
 RESET = 10  # the CLOSE that follows is to be a TCP reset
+CLIENT = 11  # `data`: the Peer that XCLIENT names, `token`: begin_client(token, …) lets it in or not
 
 STAGE_CONNECT = "connect"
 STAGE_HELO = "helo"

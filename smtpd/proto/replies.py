@@ -98,6 +98,11 @@ def chunk_taken(size_bytes: int) -> Reply:
     return Reply(b"250 2.0.0 Ok: %d octets received" % size_bytes)
 
 
+def bad_attribute(why: str) -> Reply:
+    """Of XCLIENT."""
+    return Reply(b"501 5.5.4 Bad XCLIENT attribute: " + why.encode("ascii"))
+
+
 def bad_reverse_path(why: str) -> Reply:
     return Reply(b"501 5.1.7 Bad sender address syntax: " + why.encode("ascii", "replace"))
 

@@ -30,5 +30,6 @@ cdef class Rules:
     cdef readonly bint offers_smtputf8
     cdef readonly bint offers_chunking
     cdef readonly bint offers_dsn
+    cdef readonly bint offers_xclient
     cdef readonly Reply helo_reply
     cdef readonly Reply ehlo_reply

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 KEYWORDS = (
     "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN",
 )  # fmt: skip
+XCLIENT_ATTRIBUTES = b"NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"  # as EHLO lists them
 
 
 class Checks(Protocol):
@@ -52,6 +53,7 @@ class Rules:
         is_lmtp: bool = False,
         banner: str = "ESMTP",
         offers_dsn: bool = False,
+        offers_xclient: bool = False,
         is_bare_newline_refused: bool = False,
         suppressed: frozenset[str] = frozenset(),
         postmaster: Recipient | None = None,
@@ -84,6 +86,7 @@ class Rules:
         self.offers_smtputf8 = "SMTPUTF8" in offered
         self.offers_chunking = "CHUNKING" in offered
         self.offers_dsn = "DSN" in offered
+        self.offers_xclient = offers_xclient
         self.helo_reply = Reply(b"250 " + self.hostname)
         self.ehlo_reply = Reply(self._render_ehlo(offered))
 
@@ -102,4 +105,6 @@ class Rules:
                     continue
                 text += b" " + b" ".join(limits)
             lines.append(text)
+        if self.offers_xclient:
+            lines.append(b"XCLIENT " + XCLIENT_ATTRIBUTES)
         return b"".join(b"250-" + line + b"\r\n" for line in lines[:-1]) + b"250 " + lines[-1]

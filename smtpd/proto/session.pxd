@@ -34,7 +34,9 @@ cdef class Session(Dialogue):
     cpdef _handle_command(self, CommandReader reader, bint has_more)
 
     cdef _run_command(self, int verb, CommandReader reader)
-    cpdef _greet(self)
+    cpdef _greet(self, int verb)
+    cpdef _meet_client(self, int verb)
+    cpdef begin_client(self, int token, Peer peer, Rules rules, conduct, Reply refusal)
     cpdef _conduct_command(self, int verb, CommandReader reader)
     cpdef _follow_step(self, int verb, CommandReader reader)
     cpdef _resume_step(self, int what, place, Verdict verdict)

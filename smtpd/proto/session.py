@@ -18,12 +18,12 @@ from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_rcpt
-from smtpd.proto.conduct import STAGES, hold, judge_step, maybe_cut, meet, take_step
+from smtpd.proto.conduct import STAGES, Conduct, hold, judge_step, maybe_cut, meet, take_step
 from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
 from smtpd.proto.events import Event
 from smtpd.proto.rules import Rules
-from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
+from smtpd.proto.states import PAUSED_BODY, PAUSED_CLIENT, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
 
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
@@ -63,15 +63,41 @@ class Session(Dialogue):
     def start(self) -> None:
         """Greet, unless the conduct has other ideas."""
         if self.conduct is None:
-            self._greet()
+            self._greet(p.VERB_NONE)
             return
-        if not meet(self, ev.STAGE_CONNECT, p.VERB_NONE, b""):
-            self._greet()
+        self._meet_client(p.VERB_NONE)
+
+    def begin_client(self, token: int, peer: Peer, rules: Rules, conduct: Conduct | None, refusal: Reply | None) -> None:
+        """Answer XCLIENT: the session of `peer` begins, as after connect but for TLS, or ends by `refusal`."""
+        if token != self.token or self.paused != PAUSED_CLIENT:
+            return
+        self.paused = _PAUSED_NOT
+        self.peer = peer
+        self.rules = rules
+        self.conduct = conduct
+        self.step = None
+        if refusal is not None:
+            self.answer(p.VERB_XCLIENT, refusal)
+            return
+        self.state = states.CONNECTED
+        self.reset()
+        self.helo = b""
+        self.is_extended = False
+        self.error_count = self.junk_count = self.mail_count = 0
+        if conduct is None:
+            self._greet(p.VERB_XCLIENT)
+        else:
+            self._meet_client(p.VERB_XCLIENT)
+
+    def _meet_client(self, verb: int) -> None:
+        if not meet(self, ev.STAGE_CONNECT, verb, b""):
+            self._greet(verb)
         hold(self)
 
-    def _greet(self) -> None:
+    def _greet(self, verb: int) -> None:
+        """`verb` is what has begun the session: XCLIENT, or none."""
         self.put(self.rules.greeting)
-        self.tally.add(-220)
+        self.tally.add(verb * 1000 + 220 if verb else -220)
 
     def receive(self, data: bytearray, start: int, end: int) -> int:
         """Take data[start:end] as far as the session's state lets it; return the position after the last octet taken."""
@@ -218,7 +244,7 @@ class Session(Dialogue):
         if take_step(self, stage, verb):
             hold(self)
         elif stage == ev.STAGE_CONNECT:
-            self._greet()
+            self._greet(verb)
             hold(self)
         elif stage == ev.STAGE_BODY:
             assert self.transaction is not None

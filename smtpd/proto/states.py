@@ -30,22 +30,23 @@ PAUSED_MAIL = 1
 PAUSED_RCPT = 2
 PAUSED_BODY = 3
 PAUSED_DELAY = 4
-PAUSED_STEP = 5  # a step of the conduct has to wait before it is taken
-PAUSED_HOLD = 6  # the step was taken; what the peer sends is not read yet
+PAUSED_CLIENT = 5  # XCLIENT: the driver lets the client in, or not
+PAUSED_STEP = 6  # a step of the conduct has to wait before it is taken
+PAUSED_HOLD = 7  # the step was taken; what the peer sends is not read yet
 
 STATE_NAMES = ("CONNECT", "HELO", "MAIL", "RCPT", "BDAT", "DATA", "CLOSED")
 
 _ALWAYS = frozenset(
     {
         p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_EXPN, p.VERB_HELP, p.VERB_QUIT,
-        p.VERB_STARTTLS, p.VERB_XCLIENT, p.VERB_AUTH, p.VERB_ETRN, p.VERB_NONE, p.VERB_OTHER, p.VERB_FORBIDDEN,
+        p.VERB_STARTTLS, p.VERB_AUTH, p.VERB_ETRN, p.VERB_NONE, p.VERB_OTHER, p.VERB_FORBIDDEN,
         p.VERB_BDAT,  # its chunk has to be swallowed even where it is refused, or framing is lost
     }
 )  # fmt: skip
 
 ALLOWED: dict[int, frozenset[int]] = {
-    CONNECTED: _ALWAYS,
-    GREETED: _ALWAYS | {p.VERB_MAIL},
+    CONNECTED: _ALWAYS | {p.VERB_XCLIENT},
+    GREETED: _ALWAYS | {p.VERB_MAIL, p.VERB_XCLIENT},
     MAIL: _ALWAYS | {p.VERB_RCPT},
     RCPT: _ALWAYS | {p.VERB_RCPT, p.VERB_DATA},
     CHUNKS: _ALWAYS,

@@ -63,6 +63,14 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
             example='["10.0.0.0/8"]',
         ),
     ] = []
+    xclient: Annotated[
+        list[str],
+        Key(
+            "Networks of front ends that may tell by XCLIENT for which client they speak",
+            kind="network",
+            example='["127.0.0.1/32"]',
+        ),
+    ] = []
     exempt: Annotated[
         list[str],
         Key(

@@ -11,7 +11,7 @@ from smtpd.log.maillog import MailLog
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.catalogue import BY_NAME
 from smtpd.metrics.slab import CellIndex
-from smtpd.proto.dialogue import END_OF_DATA
+from smtpd.proto.dialogue import END_OF_DATA, Peer
 from smtpd.proto.events import Refusal
 from smtpd.proto.session import Session
 
@@ -95,6 +95,13 @@ class ListenerAccount:
         self._cells.inc(self._index.counter("smtpd_connections_denied_total", listener=self.listener, reason=reason))
         if code:
             self._cells.inc(self._index.counter("smtpd_replies_total", code=str(code)))
+
+    def introduced(self, front_end: str, peer: Peer) -> None:
+        """XCLIENT: who talked so far speaks for this client."""
+        if self.is_logging:
+            facts = peer.introduction
+            login = f", login {facts.login}" if facts is not None and facts.login else ""
+            self.log.info("smtpd", f"{front_end} introduces {peer.label}{login}")
 
     def lost(self, stage: str, client: str) -> None:
         if self.is_logging:

@@ -87,7 +87,7 @@ class Connection(StreamOwner):
             self.session.conduct = service.conduct_for(peer)
         self.stream = make_stream(loop, fd, self)
         self.tap: SessionTap | None = None  # set while somebody watches this client
-        self.client = f"{peer.name}[{peer.address or 'unix'}]"
+        self.client = peer.label
         self._counts = PairCounts() if service.account.is_logging else None
         self._mail: PendingMail | None = None  # its body is arriving
         self._committing: PendingMail | None = None  # the session waits for its custody
@@ -257,6 +257,24 @@ class Connection(StreamOwner):
                 self._delay(event)
             elif kind == ev.RESET:
                 self._is_reset = True
+            elif kind == ev.CLIENT:
+                self._introduce(event.data, event.token)
+
+    def _introduce(self, peer: Peer, token: int) -> None:
+        """XCLIENT names another client: from here on it is the one that is counted, logged and judged."""
+        service = self.service
+        session = self.session
+        assert service.introduce is not None
+        refusal = service.introduce(self, peer)
+        conduct = session.conduct
+        if conduct is not None:
+            conduct.end()
+            conduct = None
+        if service.conduct_for is not None and refusal is None:
+            conduct = service.conduct_for(peer)
+        service.account.introduced(self.client, peer)
+        self.client = peer.label
+        session.begin_client(token, peer, service.rules_for(peer), conduct, refusal)
 
     def _begin_body(self, transaction: Transaction) -> None:
         service = self.service

@@ -11,7 +11,8 @@ import socket
 from collections.abc import Callable
 
 from smtpd import _io
-from smtpd.limits.clients import CLIENT_LIMIT, HOST_LIMIT, ClientLimits, Networks
+from smtpd.limits.clients import HOST_LIMIT, RATE, ClientLimits, Networks
+from smtpd.mail.reply import Reply
 from smtpd.net.loop import Loop, Timer
 from smtpd.proto import replies
 from smtpd.proto.dialogue import Peer
@@ -39,6 +40,7 @@ class Front:
         *,
         proxies: Networks,
         trusted: Networks,
+        introducers: Networks,
         is_implicit: bool = False,
     ) -> None:
         self._loop = loop
@@ -48,6 +50,7 @@ class Front:
         self._begin = begin
         self._proxies = proxies if proxies else None
         self._trusted = trusted if trusted else None
+        self._introducers = introducers if introducers else None
         self._is_implicit = is_implicit
         self._awaited: set[_AwaitedHeader] = set()
         self._told_at_s = self._told = self._untold = 0
@@ -68,17 +71,30 @@ class Front:
             return
         peer.is_trusted = is_trusted
         peer.row = row
+        if self._introducers is not None and not peer.is_balancer:
+            peer.may_introduce = peer.address in self._introducers
         self._begin(fd, peer)
+
+    def introduce(self, before: Peer, peer: Peer) -> Reply | None:
+        """Count a connection for the client that XCLIENT has named; return what it is turned away with, None = it may stay."""
+        peer.is_trusted = self._trusted is not None and peer.address in self._trusted
+        peer.row, denial = self._limits.move(before.row, peer.address, peer.is_trusted)
+        peer.may_introduce = before.may_introduce
+        if not denial:
+            return None
+        self._account.denied(denial, 0)  # the session counts the reply
+        self._tell_denial(denial, peer)
+        return replies.TOO_MANY_CONNECTIONS
 
     def _turn_away(self, fd: int, peer: Peer, denial: str) -> None:
         reply = replies.HOST_BUSY if denial == HOST_LIMIT else replies.TOO_MANY_CONNECTIONS
-        if denial in (CLIENT_LIMIT, HOST_LIMIT):
-            text = "Connection concurrency limit exceeded"
-        else:
-            text = "Connection rate limit exceeded"
         self._account.denied(denial, reply.code)
-        self._tell(text, f"{peer.name}[{peer.address or 'unix'}]")
+        self._tell_denial(denial, peer)
         self._lingering.dismiss(fd, b"" if self._is_implicit else reply.wire)
+
+    def _tell_denial(self, denial: str, peer: Peer) -> None:
+        what = "rate" if denial == RATE else "concurrency"
+        self._tell(f"Connection {what} limit exceeded", peer.label)
 
     def _tell(self, text: str, client: str) -> None:
         """Log that a client was turned away; under a flood a few in a second, and then how many more there were."""

@@ -27,6 +27,7 @@ from smtpd.delivery.scheduler import Scheduler
 from smtpd.errors import StartupError
 from smtpd.limits.clients import ClientLimits, Networks
 from smtpd.log.maillog import MailLog
+from smtpd.mail.reply import Reply
 from smtpd.metrics.slab import LOOP, SHARD
 from smtpd.net.files import FilesThread
 from smtpd.net.hops import OwnHost
@@ -170,7 +171,9 @@ class Worker:
                 self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
+                introducers=Networks(listener.settings.xclient),
             )  # fmt: skip
+            service.introduce = _introducer(front, self._transcripts)
             self._fronts.append(front)
             acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn, self._parts.gate))
         return acceptors
@@ -347,6 +350,19 @@ def _own_host(boot: WorkerBoot) -> OwnHost:
 
 def _nothing() -> None:
     """Signals that are the master's business."""
+
+
+def _introducer(front: Front, transcripts: Transcripts) -> Callable[[Connection, Peer], Reply | None]:
+    """What becomes of a connection whose front end names another client."""
+
+    def introduce(connection: Connection, peer: Peer) -> Reply | None:
+        if transcripts.watches:
+            if connection.tap is not None:
+                connection.tap.closed()
+            connection.tap = transcripts.for_client(peer.address, is_begun=True)
+        return front.introduce(connection.session.peer, peer)
+
+    return introduce
 
 
 def _beginner(

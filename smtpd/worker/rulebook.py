@@ -63,27 +63,29 @@ class Rulebook:
             {network: frozenset(w.upper() for w in words) for network, words in listener.suppress.items()}
         )
         self._newlines = _by_prefix(policy.bare_newline_networks)
-        self._made: dict[tuple[bool, frozenset[str], int], Rules] = {}
-        self._default = self._rules(policy.bare_newline == "reject", frozenset(), _PLAIN)
+        self._made: dict[tuple[bool, frozenset[str], int, bool], Rules] = {}
+        self._default = self._rules(policy.bare_newline == "reject", frozenset(), _PLAIN, False)
 
     def rules_for(self, peer: Peer) -> Rules:
         """Return the rules for sessions with this peer."""
-        kind = _PLAIN
+        kind, introduces = _PLAIN, peer.may_introduce
         if peer.is_balancer:
             kind = _UNKNOWN
         elif self._has_rates and peer.row >= 0:
             kind = _RATED
         if not self._suppress and not self._newlines:
-            return self._default if not kind else self._rules(self._default.is_bare_newline_refused, frozenset(), kind)
+            if not kind and not introduces:
+                return self._default
+            return self._rules(self._default.is_bare_newline_refused, frozenset(), kind, introduces)
         try:
             address = ipaddress.ip_address(peer.address)
         except ValueError:  # a unix socket
-            return self._rules(self._default.is_bare_newline_refused, frozenset(), kind)
+            return self._rules(self._default.is_bare_newline_refused, frozenset(), kind, introduces)
         newline = _look_up(self._newlines, address) or self._settings.policy.bare_newline
-        return self._rules(newline == "reject", _look_up(self._suppress, address) or frozenset(), kind)
+        return self._rules(newline == "reject", _look_up(self._suppress, address) or frozenset(), kind, introduces)
 
-    def _rules(self, refuses_bare_newline: bool, suppressed: frozenset[str], kind: int) -> Rules:
-        key = (refuses_bare_newline, suppressed, kind)
+    def _rules(self, refuses_bare_newline: bool, suppressed: frozenset[str], kind: int, introduces: bool) -> Rules:
+        key = (refuses_bare_newline, suppressed, kind, introduces)
         if key not in self._made:
             settings, listener = self._settings, self._listener
             self._made[key] = Rules(
@@ -94,6 +96,7 @@ class Rulebook:
                 is_lmtp=listener.protocol == "lmtp",
                 banner=listener.banner,
                 offers_dsn=listener.dsn,
+                offers_xclient=introduces,
                 is_bare_newline_refused=refuses_bare_newline,
                 suppressed=suppressed | self._suppressed,
                 greeting=self._greeting,

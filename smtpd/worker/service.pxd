@@ -10,6 +10,7 @@ cdef class Service:
     cdef readonly ListenerAccount account
     cdef readonly object rules_for
     cdef readonly object conduct_for
+    cdef public object introduce
     cdef readonly object on_accepted
     cdef readonly bytes hostname
     cdef readonly object dates

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from smtpd.mail.reply import Reply
 from smtpd.net.loop import Loop
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
@@ -25,7 +26,8 @@ def _nobody_counts(row: int) -> None:
 
 class Service:
     """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session;
-    `on_accepted(item)` gets each mail in custody, `left(row)` is told of each client that goes."""
+    `on_accepted(item)` gets each mail in custody, `left(row)` is told of each client that goes.
+    `introduce(connection, peer)` counts a connection for the client that XCLIENT names, and returns what refuses it."""
 
     __slots__ = (
         "account",
@@ -35,6 +37,7 @@ class Service:
         "data_timeout",
         "dates",
         "hostname",
+        "introduce",
         "keeps_mail",
         "left",
         "limits",
@@ -58,6 +61,7 @@ class Service:
         connections: set[Connection],
         left: Callable[[int], object] = _nobody_counts,
         conduct_for: Callable[[Peer], Conduct | None] | None = None,
+        introduce: Callable[[Connection, Peer], Reply | None] | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -66,6 +70,7 @@ class Service:
         self.account = account
         self.rules_for = rules_for
         self.conduct_for = conduct_for
+        self.introduce = introduce
         self.on_accepted = on_accepted
         self.hostname = hostname.encode("ascii")
         self.dates = dates

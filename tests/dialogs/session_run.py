@@ -1,7 +1,7 @@
 """A sans-IO session as a dialog's server, whole or octet by octet; and the rules that a dialog's options ask for.
 
 Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SIZE CHUNKING`, `relay_domains = a b`,
-`untrusted_routing = yes`, `client = unknown` (a front end that speaks for itself),
+`untrusted_routing = yes`, `client = unknown` (a front end that speaks for itself), `xclient = yes` (one that may use it),
 `spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
 `ways = whole` where the result depends on octets that arrive together (then the way of octets is left out), and
 `inside = yes` where the dialog needs a server that the test holds in its hands.
@@ -77,6 +77,7 @@ def rules_of(dialog: Dialog) -> Rules:
         checks,
         is_lmtp=options.get("protocol") == "lmtp",
         offers_dsn=options.get("dsn") == "yes",
+        offers_xclient=options.get("xclient") == "yes",
         is_bare_newline_refused=options.get("bare_newline") == "reject",
         suppressed=frozenset(options.get("suppress", "").split()),
     )
@@ -152,6 +153,10 @@ class SessionWay:
                     assert self._session.take_output() == b"", "output is not held back"
                     self._known.seen.add("delay")
                     self._session.resume(event.token)
+                case ev.CLIENT:
+                    assert self._session.take_output() == b"", "an answer before the client was let in"
+                    self._session.begin_client(event.token - 1, event.data, self._session.rules, None, None)  # a late one
+                    self._session.begin_client(event.token, event.data, self._session.rules, None, None)
                 case ev.CLOSE:
                     assert not self._has_closed, "closed twice"
                     self._has_closed = True

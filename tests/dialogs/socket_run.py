@@ -95,7 +95,8 @@ class ConnectionWay:
         option = dialog.options.get("spool", "")
         spool = SpoolInMemory(self._known, "" if option == "full" else option, wants_body)
         service = Service(
-            self._loop, limits, spool, account, lambda peer: rules, lambda item: None, "mx.example.net", DateText(), set()
+            self._loop, limits, spool, account, lambda peer: rules, lambda item: None, "mx.example.net", DateText(), set(),
+            introduce=lambda connection, peer: None,
         )  # fmt: skip
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self._client = socket.create_connection(listener.getsockname())

@@ -16,6 +16,7 @@ CONSTANTS = {name: value.wire for name, value in vars(replies).items() if isinst
 INSTEAD_OF_A_SESSION = {"HOST_BUSY", "TOO_MANY_CONNECTIONS"}  # process/test_client_limits.py hears them
 # What the functions of the catalogue make starts so.
 STARTS = {
+    "bad_attribute": replies.bad_attribute("").text,
     "queued": b"250 2.0.0 Ok: queued as ",
     "queued_for": b"250 2.1.5 <",
     "chunk_taken": replies.chunk_taken(1).wire.partition(b"1")[0],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from delivered import crlf, on_disk, take_apart
-from gateway import Gateway
+from gateway import Gateway, running_gateway
 from peers import require_peer
 
 CONTENT = b"Date: Mon, 01 Jan 2024 00:00:00 +0000\nFrom: a@example.com\nSubject: swaks\n\n.dot\n..\n\nlast line\n"
@@ -47,3 +47,27 @@ def test_a_refused_recipient_is_told_and_the_other_served(gateway: Gateway) -> N
     assert "<** 553 5.1.3" in result.stdout
     assert result.returncode == 0, result.stdout
     assert len(gateway.await_mails("good")) == 1
+
+
+def test_names_the_client_by_xclient(tmp_path: Path) -> None:
+    probe = Gateway(tmp_path / "unused")
+    listener = {"name": "mx", "address": f"{probe.host}:{probe.port}", "xclient": ["127.0.0.0/8"]}
+    with running_gateway(tmp_path / "gateway", {"listener": [listener]}) as gateway:
+        gateway.port = probe.port
+        options = ["--xclient-name", "client.example.org", "--xclient-addr", "192.0.2.9", "--xclient-helo", "two words"]
+        separate = [
+            "--xclient-delim",
+            "--xclient-port",
+            "4711",
+            "--xclient-proto",
+            "SMTP",
+            "--xclient-login",
+            "alice@example.org",
+        ]
+        result = run_swaks(gateway, "--to", "named@example.org", "--xclient-optional-strict", *options, *separate)
+        assert result.returncode == 0, result.stdout
+        assert result.stdout.count("~> XCLIENT ") + result.stdout.count("-> XCLIENT ") == 2
+        (stored,) = gateway.await_mails("named")
+        assert take_apart(stored).received.startswith(b"from two?words (client.example.org [192.0.2.9])")
+        refused = run_swaks(gateway, "--to", "named@example.org", "--xclient", "ADDR=nowhere")
+        assert "501 5.5.4 Bad XCLIENT attribute: ADDR is no address" in refused.stdout

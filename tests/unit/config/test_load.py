@@ -217,6 +217,12 @@ def test_any_domain_is_for_loopback_and_unix_sockets(write: Write) -> None:
             '"b.example" is never reached: route "discard-2" takes it',
         ),
         (
+            GOOD.replace('address = "0.0.0.0:25"', 'address = "0.0.0.0:25"\nxclient = ["10.0.0.0/8", "0.0.0.0/0"]'),
+            6,
+            "listener.xclient",
+            "any client may say that it is another one",
+        ),
+        (
             GOOD.replace('"/var/spool/smtpd"', '"spool"'),
             12,
             "spool.path",
