@@ -26,7 +26,7 @@ cdef class PairCells:
     cdef int _count
 
     cdef int _place_of(self, int pair) noexcept nogil
-    cpdef put(self, int pair, int reply, int command)
+    cpdef bint put(self, int pair, int reply, int command) noexcept
     cpdef int find(self, int pair) noexcept
     cpdef int reply_at(self, int place) noexcept
     cpdef int command_at(self, int place) noexcept

@@ -24,8 +24,8 @@ class PairCounts:
 class PairCells:
     """The cells that count a pair's reply and command, by pair."""
 
-    def put(self, pair: int, reply: int, command: int) -> None:
-        """Remember a pair; OverflowError after 384 of them."""
+    def put(self, pair: int, reply: int, command: int) -> bool:
+        """Remember a pair; False: there is no room after 384 of them."""
     def find(self, pair: int) -> int:
         """Return the place of a pair, -1 when it was not put yet."""
     def reply_at(self, place: int) -> int:

@@ -85,15 +85,16 @@ cdef class PairCells:
             place = (place + 1) & (PLACES - 1)
         return <int>place
 
-    cpdef put(self, int pair, int reply, int command):
+    cpdef bint put(self, int pair, int reply, int command) noexcept:
         cdef int place = self._place_of(pair)
         if self._pairs[place] == NOTHING:
             if self._count == PAIRS_MAX:
-                raise OverflowError("too many pairs")
+                return False
             self._count += 1
         self._pairs[place] = pair
         self._replies[place] = reply
         self._commands[place] = command
+        return True
 
     cpdef int find(self, int pair) noexcept:
         cdef int place = self._place_of(pair)

@@ -33,7 +33,7 @@ cdef class ListenerAccount:
 
     cpdef disconnected(self, str client, str reason, double seconds, PairCounts counts)
 
-    cpdef int _resolve(self, int pair) except -1
+    cpdef _count_new(self, int pair)
 
     @cython.locals(cells=Cells)
     cpdef accepted(

@@ -53,23 +53,27 @@ class ListenerAccount:
         for i in range(tally.count):
             pair = tally.at(i)
             place = pairs.find(pair)
-            if place < 0:
-                place = self._resolve(pair)
-            cells.inc(pairs.reply_at(place))
-            command = pairs.command_at(place)
-            if command >= 0:
-                cells.inc(command)
+            if place >= 0:
+                cells.inc(pairs.reply_at(place))
+                command = pairs.command_at(place)
+                if command >= 0:
+                    cells.inc(command)
+            else:
+                self._count_new(pair)
             if counts is not None:
                 counts.add(pair)
         tally.clear()
 
-    def _resolve(self, pair: int) -> int:
-        """Remember the cells of the reply and of the command, -1 for a reply that is none's; return their place."""
+    def _count_new(self, pair: int) -> None:
+        """Count a pair, and remember the cells of its reply and of its command (-1 for a reply that is none's) while there is
+        room: replies of a sink's scenario can make more pairs than are worth it."""
         verb, code = divmod(pair, 1000) if pair >= 0 else (END_OF_DATA, -pair)
         reply = self._index.counter("smtpd_replies_total", code=str(code) if str(code) in _CODES else "other")
         command = self._index.counter("smtpd_commands_total", command=VERB_NAMES[verb]) if verb < END_OF_DATA else -1
         self._pairs.put(pair, reply, command)
-        return self._pairs.find(pair)
+        self._cells.inc(reply)
+        if command >= 0:
+            self._cells.inc(command)
 
     def connected(self, client: str) -> None:
         self._cells.inc(self._connections)

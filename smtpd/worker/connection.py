@@ -115,13 +115,19 @@ class Connection(StreamOwner):
 
     def drain(self) -> None:
         """Let the transaction finish, then say 421."""
-        self.session.drain()
-        self._settle_turn()
+        try:
+            self.session.drain()
+            self._settle_turn()
+        except Exception as error:  # noqa: BLE001 - as in on_data: the others are to be told as well
+            self._fail(error)
 
     def stop(self) -> None:
         """End now: 421, and nothing of an unfinished mail is kept."""
-        self.session.abort(replies.SHUTTING_DOWN, "shutdown")
-        self._settle_turn()
+        try:
+            self.session.abort(replies.SHUTTING_DOWN, "shutdown")
+            self._settle_turn()
+        except Exception as error:  # noqa: BLE001 - as in drain
+            self._fail(error)
 
     # --- the stream's calls ------------------------------------------------------------------------------------------
 
@@ -168,26 +174,41 @@ class Connection(StreamOwner):
         self._lose()
 
     def on_closed(self) -> None:
-        self._timer.cancel()
-        self.session.abort(None, "client_lost")
-        self._handle_events()
-        self.stream.owner = _NOBODY
-        if self.tap is not None:
-            self.tap.closed()
-        if self.session.conduct is not None:
-            self.session.conduct.end()
         service = self.service
+        self._timer.cancel()
+        self.stream.owner = _NOBODY
         service.connections.discard(self)
         service.left(self.session.peer.row)
+        try:
+            self._end_session()
+        except Exception as error:  # noqa: BLE001 - as in on_data; there is nothing left to end
+            self._tell_fault(error)
         if self.session.tally.count:
             service.account.count_tally(self.session.tally, self._counts)
         service.account.disconnected(self.client, self._ended, service.loop.now - self._started_at, self._counts)
 
-    def _fail(self, error: Exception) -> None:
-        """A fault of ours: say where, end this connection, keep nothing of its unfinished mail."""
+    def _end_session(self) -> None:
+        """Nothing of an unfinished mail is kept; whoever looks on is told."""
+        session = self.session
+        session.abort(None, "client_lost")
+        self._handle_events()
+        tap, self.tap = self.tap, None
+        conduct, session.conduct = session.conduct, None
+        try:
+            if tap is not None:
+                tap.closed()
+        finally:
+            if conduct is not None:
+                conduct.end()
+
+    def _tell_fault(self, error: Exception) -> None:
         where = traceback.extract_tb(error.__traceback__)[-1:]
         place = f"{where[0].filename}:{where[0].lineno}" if where else "?"
         self.service.account.failed(self.client, f"{type(error).__name__}: {error} at {place}")
+
+    def _fail(self, error: Exception) -> None:
+        """A fault of ours: say where, end this connection, keep nothing of its unfinished mail."""
+        self._tell_fault(error)
         session = self.session
         self._abort_body()
         session.events.clear()  # what is left of this turn builds on what went wrong

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from smtpd import _parser as p
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.metrics.slab import LOOP, CellIndex, Slabs
@@ -104,7 +105,8 @@ class FailingTap:
             raise RuntimeError("broken in a test")
 
     def closed(self) -> None:
-        pass
+        if self._failing == b"(closed)":
+            raise RuntimeError("broken in a test")
 
 
 class House:
@@ -119,7 +121,9 @@ class House:
         slabs = Slabs(index)
         settings = LimitsSettings(**limits)
         rules = Rules("mx.example.net", settings, NoChecks())
-        account = ListenerAccount("mx", slabs.cells(slabs.take_bank(0), LOOP), index, self.log, True)  # type: ignore[arg-type]
+        self.cells = slabs.cells(slabs.take_bank(0), LOOP)
+        self.index = index
+        account = ListenerAccount("mx", self.cells, index, self.log, True)  # type: ignore[arg-type]
         self.left: list[int] = []
         self.service = Service(
             self.loop, settings, self.spool, account, lambda peer: rules, self.accepted.append, "mx.example.net", DateText(),
@@ -241,3 +245,43 @@ def test_fault_on_the_timer_ends_its_connection_alone(house: Callable[..., House
     connection, _ = h.connect(FailingTap(b"421 4.4.2"))
     h.turn_until(lambda: not connection.stream.is_open)
     h.check_one_failed()
+
+
+@pytest.mark.parametrize("how", ["drain", "stop"])
+def test_fault_while_the_worker_ends_keeps_no_other_session_from_its_end(house: Callable[..., House], how: str) -> None:
+    h = house()
+    broken, _ = h.connect(FailingTap(b"421 4.3.2"))
+    other, client = h.connect()
+    for connection in (broken, other):
+        getattr(connection, how)()
+    assert not broken.stream.is_open
+    h.check_one_failed()
+    h.await_reply(client, b"421 4.3.2")
+
+
+def test_fault_at_the_end_of_a_connection_is_told_and_the_rest_of_the_end_is_done(house: Callable[..., House]) -> None:
+    conduct = FailingConduct("")
+    h = house(conduct)
+    connection, client = h.connect(FailingTap(b"(closed)"))
+    _, other = h.connect()
+    client.close()
+    h.turn_until(lambda: not connection.stream.is_open)
+    assert conduct.is_ended
+    assert len(h.service.connections) == 1
+    h.check_one_failed()
+    h.await_reply(other, b"220 ")
+
+
+def test_replies_of_more_kinds_than_the_account_remembers_are_counted_all_the_same(house: Callable[..., House]) -> None:
+    """A scenario of a sink may answer each command by any code."""
+    h = house()
+    connection, client = h.connect()
+    codes = range(400, 600)
+    for verb in (p.VERB_NOOP, p.VERB_RSET):
+        for code in codes:
+            connection.session.tally.add(verb * 1000 + code)
+    client.close()
+    h.turn_until(lambda: not connection.stream.is_open)
+    assert h.log.errors == []
+    commands = [h.index.counter("smtpd_commands_total", command=name) for name in ("noop", "rset")]
+    assert [h.cells.get(cell) for cell in commands] == [len(codes), len(codes)]
