@@ -109,9 +109,9 @@ class NextHop:
         while True:
             before = position
             position = self.session.receive(buffer, position, len(buffer))
-            has_events = self.session.has_events
-            while event := self.session.next_event():
-                self._handle(event)
+            has_events = bool(self.session.events)
+            while self.session.events:
+                self._handle(self.session.events.pop(0))
             if position == before and not has_events:
                 break
         self._rest = bytes(buffer[position:])

@@ -76,7 +76,8 @@ class Conducted:
             self._settle()
 
     def _settle(self) -> None:
-        while (event := self.session.next_event()) is not None:
+        while self.session.events:
+            event = self.session.events.pop(0)
             self._heed(event)
         self._output += self.session.take_output() or b""
 

@@ -1,4 +1,4 @@
-"""What a session tells its driver besides octets to send: `Session.next_event` hands these out in order."""
+"""What a session tells its driver besides octets to send, in order (`Session.events`)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The server session of RFC 5321 (LMTP: RFC 2033), without socket, clock or log: octets in, replies and events out.
 
-`receive` takes octets until they are used up or the session pauses; `take_output` hands out the replies of the turn,
-`next_event` what the driver has to do. Pausing is one mechanism: BODY_END, ASK and DELAY each carry a token, and only
-`resume` with that token goes on, so late or double answers are harmless. Order rules are in `states.py`, texts in
+`receive` takes octets until they are used up or the session pauses; `take_output` hands out the replies of the turn; `events`
+has what the driver is to do, which takes them from its head. Pausing is one mechanism: BODY_END, ASK and DELAY each carry a
+token, and only `resume` with that token goes on, so late or double answers are harmless. Order rules are in `states.py`, texts in
 `replies.py`, limits in `rules.py`. Handlers return the reply; `answer` is the one place that sends and counts it.
 
 Kept plain (no enum, generator or closure on the way of a mail) so that it can be compiled as it stands.
@@ -21,7 +21,6 @@ from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_r
 from smtpd.proto.conduct import STAGES, Conduct, hold, judge_step, maybe_cut, meet, take_step
 from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
-from smtpd.proto.events import Event
 from smtpd.proto.rules import Rules
 from smtpd.proto.states import PAUSED_BODY, PAUSED_CLIENT, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
 
@@ -128,15 +127,6 @@ class Session(Dialogue):
             octets += b"".join(self.more_output)
             self.more_output.clear()
         return octets
-
-    def next_event(self) -> Event | None:
-        """Return the oldest event that was not handed out yet."""
-        events = self.events
-        return events.pop(0) if events else None
-
-    @property
-    def has_events(self) -> bool:
-        return bool(self.events)
 
     def is_waiting_for_line(self) -> bool:
         """A command has begun to arrive and is not complete."""

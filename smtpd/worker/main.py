@@ -104,7 +104,7 @@ class Worker:
         self._files = FilesThread(self._loop)
         self._files.start()
         self._parts = parts
-        parts.begin(Host(boot.slot, boot.bank, self._loop, self._files, self._log, settings.hostname, self._finish))
+        parts.begin(Host(boot.slot, boot.bank, self._files, self._log, self._finish))
         self._spool = parts.spool or open_spool(
             self._loop, self._files, settings.spool, settings.node, self._log, observers=self._observers(), slot=boot.slot
         )

@@ -12,7 +12,6 @@ from typing import Protocol
 
 from smtpd.log.maillog import MailLog
 from smtpd.net.files import FilesThread
-from smtpd.net.loop import Loop
 from smtpd.proto.conduct import Conduct
 from smtpd.proto.dialogue import Peer
 from smtpd.spool.base import Spool
@@ -27,10 +26,8 @@ class Host:
 
     slot: int
     bank: int
-    loop: Loop
     files: FilesThread
     log: MailLog
-    hostname: str
     finish: Callable[[], None]
 
 

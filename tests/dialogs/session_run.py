@@ -132,7 +132,8 @@ class SessionWay:
     def _settle(self) -> bool:
         """Do what the session's events ask for; return whether there were any."""
         has_done = False
-        while (event := self._session.next_event()) is not None:
+        while self._session.events:
+            event = self._session.events.pop(0)
             has_done = True
             match event.kind:
                 case ev.BODY_BEGIN:

@@ -113,7 +113,8 @@ class Driven:
 
     def settle(self) -> bool:
         session = self.session
-        while (event := session.next_event()) is not None:
+        while session.events:
+            event = session.events.pop(0)
             if event.kind == ev.CLIENT:
                 session.begin_client(event.token, event.data, RULES, self.conduct, None)
             elif event.kind == ev.ASK:
@@ -177,8 +178,7 @@ def test_late_and_double_answers_begin_nothing() -> None:
     session.start()
     session.take_output()
     session.receive(bytearray(b"XCLIENT ADDR=192.0.2.9\r\nNOOP\r\n"), 0, 30)
-    event = session.next_event()
-    assert event is not None
+    (event,) = session.events
     assert event.kind == ev.CLIENT
     session.resume(event.token - 1, None)
     session.begin_client(event.token + 1, event.data, RULES, None, None)
