@@ -19,11 +19,14 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.processes import child_pids, is_alive
+from bench.processes import child_pids, is_alive, tree_pids
 from smtpd.control.client import QueueReader
 from smtpd.control.wire import QueueEntry, Request
+
+if TYPE_CHECKING:
+    from successor import Successor
 
 PROGRAM = Path(sys.executable).with_name("smtpd")
 START_TIMEOUT_S = 20.0
@@ -89,7 +92,9 @@ class Gateway:
         self.mail = folder / "mail"
         self.config = folder / "smtpd.toml"
         self.stderr = folder / "stderr.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.run_dir = folder / "run"
+        self.process: subprocess.Popen[bytes] | Successor | None = None
+        self.former: list[subprocess.Popen[bytes] | Successor] = []  # masters that were replaced by an upgrade
         self.settings: dict[str, Any] = {
             "hostname": "mx.example.net",
             "workers": 2,
@@ -142,7 +147,7 @@ class Gateway:
             raise AssertionError(f"{error}\n{self.log_text()}") from None
 
     @property
-    def running(self) -> subprocess.Popen[bytes]:
+    def running(self) -> subprocess.Popen[bytes] | Successor:
         assert self.process is not None, "not started"
         return self.process
 
@@ -161,6 +166,8 @@ class Gateway:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         try:
+            for former in self.former:
+                former.wait(timeout_s)
             return process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
@@ -172,11 +179,15 @@ class Gateway:
     def kill(self) -> None:
         """Kill the master and its workers at once, as a crash of the machine would."""
         process, self.process = self.running, None
-        workers = child_pids(process.pid)
-        process.kill()
+        masters = [process, *(former for former in self.former if former.poll() is None)]
+        workers = [pid for master in masters for pid in tree_pids(master.pid)[1:]]
+        for master in masters:
+            master.kill()
         for pid in workers:
             _kill_quietly(pid)
-        process.wait()
+        for master in masters:
+            master.wait()
+        self.former.clear()
         wait_until("the workers are gone", lambda: not any(map(is_alive, workers)), 10.0)
 
     def log_text(self, limit: int = 4000) -> str:

@@ -3,11 +3,12 @@
 Run as a program it is the server: `python stand_in_server.py CONFIG`. The worker greets each connection
 with one line of JSON (slot, generation, pid, host name) and keeps it until the client leaves. How a new
 worker behaves is read from the file `behaviour` beside the configuration: serve (default), fail, crash,
-mute (never ready), late (crashes after ready).
+mute (never ready), late (crashes after ready); "no program": the master doesn't even start.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -33,6 +34,8 @@ def run_stand_in(boot: Any) -> int:
     open_sockets: set[socket.socket] = set()
     watched: set[int] = set()
     is_draining = False
+    is_paused = boot.is_paused
+    served: list[int] = []
     greeting = {
         "slot": boot.slot,
         "generation": boot.generation,
@@ -50,7 +53,10 @@ def run_stand_in(boot: Any) -> int:
     def accept(listening: socket.socket) -> None:
         try:
             sock, _ = listening.accept()
-        except BlockingIOError:
+        except OSError as error:
+            if error.errno == errno.EINVAL:  # it listens no more
+                loop.forget(listening.fileno())
+                watched.discard(listening.fileno())
             return
         sock.sendall(json.dumps(greeting).encode() + b"\n")
         open_sockets.add(sock)
@@ -64,11 +70,15 @@ def run_stand_in(boot: Any) -> int:
             loop.stop()
 
     def serve(slots: list[int]) -> None:
+        nonlocal served
+        served = slots
         for fd in watched:
             loop.forget(fd)
         watched.clear()
+        if is_paused:
+            return
         for listener in boot.listeners:
-            for sock in listener.sockets[:1] if listener.is_shared else [listener.sockets[s] for s in slots]:
+            for sock in listener.sockets if listener.is_shared else [listener.sockets[s] for s in slots]:
                 watched.add(sock.fileno())
                 loop.add_reader(sock.fileno(), lambda sock=sock: accept(sock))
 
@@ -92,7 +102,20 @@ def run_stand_in(boot: Any) -> int:
         if not open_sockets:
             loop.stop()
 
+    def pause() -> None:
+        nonlocal is_paused
+        is_paused = True
+        for listening in [sock for entry in boot.listeners for sock in entry.sockets if sock.fileno() in watched]:
+            loop.forget(listening.fileno())
+            before = -1
+            while before != len(open_sockets):
+                before = len(open_sockets)
+                accept(listening)
+        serve(served)
+        boot.channel.send(b'{"is": "paused"}')
+
     def hear() -> None:
+        nonlocal is_paused
         data, fds, _, _ = socket.recv_fds(boot.channel, 65536, 64)
         if not data:
             stop_listening()
@@ -101,6 +124,11 @@ def run_stand_in(boot: Any) -> int:
         message = json.loads(data)
         if message["do"] == "serve":
             serve(message["slots"])
+        elif message["do"] == "pause":
+            pause()
+        elif message["do"] == "resume":
+            is_paused = False
+            serve(served)
         else:
             for name, fd in zip(message["names"], fds, strict=True):
                 entry = next(entry for entry in boot.listeners if entry.name == name)
@@ -133,10 +161,15 @@ def _read(name: str) -> str:
 def _serve(path: str) -> int:
     from smtpd.config.load import load_settings
     from smtpd.errors import StartupError
+    from smtpd.master.inheritance import telling_predecessor
     from smtpd.master.start import run_master
 
     try:
-        return run_master(load_settings(path), path, lambda: load_settings(path), run_stand_in)
+        with telling_predecessor():
+            settings = load_settings(path)
+        if _read("behaviour") == "no program":
+            raise StartupError("the program is broken", 70)
+        return run_master(settings, path, lambda: load_settings(path), run_stand_in, is_upgradable=True)
     except StartupError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -21,16 +21,18 @@ def serve_command(path: str | None, is_test: bool) -> int:
     """Take mail in and deliver it until stopped.
 
     Without a file, listens on 127.0.0.1:2525 and files mail for any domain under ./var/mail. Signals: HUP
-    reloads, TERM stops gracefully, INT and QUIT fast, USR1 reopens logs, TTIN and TTOU add and retire a
-    worker.
+    reloads, TERM stops gracefully, INT and QUIT fast, USR1 reopens logs, USR2 starts the program anew with the
+    sockets handed over, TTIN and TTOU add and retire a worker.
     """
     if is_test:
         from smtpd.cli.check import run_check
 
         return run_check(path, as_json=False)
     from smtpd.config.load import load_settings, settings_file
+    from smtpd.master.inheritance import telling_predecessor
 
-    settings = load_settings(path)
+    with telling_predecessor():
+        settings = load_settings(path)
     file = settings_file(path) or ""
 
     from smtpd.master.start import run_master
@@ -44,7 +46,8 @@ def serve_command(path: str | None, is_test: bool) -> int:
             with contextlib.suppress(OSError):  # nobody reads it: no reason not to serve
                 print(text, flush=True)
 
-    return run_master(settings, os.path.abspath(file) if file else "", lambda: load_settings(path), run_worker, tell)
+    absolute = os.path.abspath(file) if file else ""
+    return run_master(settings, absolute, lambda: load_settings(path), run_worker, tell, is_upgradable=True)
 
 
 def guide(settings: Settings, file: str, addresses: list[str], metrics: str) -> str:

@@ -103,7 +103,7 @@ class ControlServer:
     def start(self) -> None:
         """Listen; a failure is reported, not raised."""
         try:
-            self._socket = _listen(self.path)
+            self._socket = listen_at(self.path)
         except OSError as error:
             self._report(f"no control socket, `smtpd queue` can't see this worker: {self.path}: {error.strerror or error}")
             return
@@ -394,7 +394,7 @@ class ControlClient(StreamOwner):
             go_on()
 
 
-def _listen(path: str) -> socket.socket:
+def listen_at(path: str) -> socket.socket:
     """Return a listening socket at `path`, which may be longer than a socket's address may; raises OSError."""
     folder, name = os.path.split(path)
     folder_fd = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -16,7 +16,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from setproctitle import setproctitle
@@ -46,6 +46,7 @@ class Generation:
     number: int
     settings: Settings
     listeners: list[ListenerSockets]
+    spare: list[ListenerSockets] = field(default_factory=list)  # of a service manager, for which there is no listener now
 
 
 @dataclass(eq=False, slots=True)
@@ -64,6 +65,7 @@ class Child:
     failure: str = ""  # what it said of why it can't boot
     kill_at_s: float = 0.0  # when patience with its draining ends; 0 = not draining
     has_left_listeners: bool = False  # it has said itself that it drains and accepts no more
+    has_paused: bool = False  # it has said that it accepts no more until it is told to
     is_condemned: bool = False  # SIGKILL is on its way
 
     def send_signal(self, number: int) -> None:

@@ -28,6 +28,7 @@ from smtpd.worker.boot import WorkerBoot
 _BOOT_S = 60.0  # a worker that isn't ready by then hangs; recovery of a big spool takes seconds
 _DRAIN_GRACE_S = 5.0  # a worker ends its drain by itself; how much longer the master waits
 _CHECK_S = 1.0
+_KILLED = (-signal.SIGTERM, -signal.SIGINT, -signal.SIGKILL)  # by somebody, which says nothing of the worker
 
 
 class Log(Protocol):
@@ -83,7 +84,10 @@ class Children:
         self.alive: dict[int, Child] = {}
         self.watcher: Watcher | None = None
         self.on_finished: Callable[[], object] = lambda: None  # a worker says that the server has done its work
+        self.on_failed_boot: Callable[[str], object] = lambda why: None  # a worker ended by itself before it was ready
+        self.strangers: dict[int, Callable[[int], object]] = {}  # pid of a child that is no worker -> who gets its exit code
         self.is_stopping = False
+        self.is_paused = False  # no worker accepts
         self._last_check_s = loop.now
         loop.call_later(_CHECK_S, self._check)
 
@@ -138,6 +142,43 @@ class Children:
         for child in self.alive.values():
             self.drain(child, number, patience_s)
 
+    def pause(self) -> None:
+        """Have every worker accept what is still in the queues, and nothing more; see `all_paused`."""
+        self.is_paused = True
+        self._tell_accepting("pause")
+
+    def resume(self) -> None:
+        """Have every worker accept again."""
+        self.is_paused = False
+        self._tell_accepting("resume")
+
+    def _tell_accepting(self, word: str) -> None:
+        for child in self.alive.values():
+            child.has_paused = child.state == BOOTING and word == "pause" and child.has_paused
+            if child.state != DRAINING:
+                child.say({"do": word})
+
+    @property
+    def all_paused(self) -> bool:
+        """Nobody who accepted when the pause began does any more."""
+        return all(child.has_paused or child.state == DRAINING for child in self.alive.values())
+
+    @property
+    def are_ready(self) -> bool:
+        """Every slot has a ready worker."""
+        return bool(self.slots) and all(slot.child is not None and slot.child.state == READY for slot in self.slots)
+
+    @property
+    def session_count(self) -> int:
+        """Open sessions of all workers, as they told at their last heartbeat."""
+        return sum(int(self._slabs.status(child.bank).sessions) for child in self.alive.values())
+
+    def oldest_heartbeat_s(self) -> float | None:
+        """For how long the quietest of the ready workers has been silent; None when none is ready."""
+        now = time.monotonic()
+        ready = [child for child in self.alive.values() if child.state == READY]
+        return max((now - self._slabs.status(child.bank).heartbeat_s for child in ready), default=None)
+
     def signal_all(self, number: int) -> None:
         for child in self.alive.values():
             child.send_signal(number)
@@ -177,6 +218,7 @@ class Children:
             cells=self._cells,
             channel=theirs,
             serves=(slot, *(other for other in serves if other != slot)),
+            is_paused=self.is_paused,
         )
         try:
             pid = fork_worker(boot, self._run_worker, self)
@@ -187,7 +229,7 @@ class Children:
             raise
         finally:
             theirs.close()
-        child = Child(pid, slot, bank, generation, ours, now, boot.serves)
+        child = Child(pid, slot, bank, generation, ours, now, boot.serves, has_paused=self.is_paused)
         self.alive[pid] = child
         self._loop.add_reader(ours.fileno(), lambda: self._hear(child))
         return child
@@ -240,13 +282,31 @@ class Children:
                 self._share_slots()
             self._on_change()
         elif word == "draining":
-            child.state = DRAINING
             child.has_left_listeners = True
+            if not child.kill_at_s:
+                self._replace(child)
+            child.state = DRAINING
+            self._on_change()
+        elif word == "paused":
+            child.has_paused = True
             self._on_change()
         elif word == "finished":
             self.on_finished()
         elif word == "failed":
             child.failure = str(message.get("text", ""))
+
+    def _replace(self, child: Child) -> None:
+        """It drains, and nobody here has asked it to: somebody sent it a signal. Its slot gets the next worker at once."""
+        patience_s = child.generation.settings.drain_timeout + _DRAIN_GRACE_S
+        child.kill_at_s = self._loop.now + patience_s
+        slot = self._slot_of(child)
+        if slot is None or self.is_stopping:
+            return
+        self._log.info("master", f"worker {child.slot} (pid {child.pid}) drains; a new one starts")
+        slot.child = None
+        slot.restarts += 1
+        self._spawn_current(slot)
+        self._share_slots()
 
     def _slot_of(self, child: Child) -> Slot | None:
         """The slot that this very child serves for the current generation."""
@@ -280,7 +340,7 @@ class Children:
         listeners = [entry for entry in self.generation.listeners if not entry.is_shared]
         message = {"do": "listeners", "slot": slot, "names": [entry.name for entry in listeners]}
         for child in self.alive.values():
-            if child.generation is self.generation and child.state != DRAINING:
+            if child.generation is self.generation and child.state != DRAINING:  # paused ones too
                 child.say(message, [entry.sockets[slot].fileno() for entry in listeners])
                 child.serves = ()  # whatever it serves, its neighbours are others now: it must be told again
 
@@ -299,6 +359,8 @@ class Children:
             child = self.alive.pop(pid, None)
             if child is not None:
                 self._bury(child, status)
+            elif pid in self.strangers:
+                self.strangers.pop(pid)(os.waitstatus_to_exitcode(status))
 
     def _bury(self, child: Child, status: int) -> None:
         with contextlib.suppress(BlockingIOError):  # its last words may still lie in the channel
@@ -316,6 +378,8 @@ class Children:
         if slot is not None and not self.is_stopping:
             slot.child = None
             self._share_slots()
+            if not child.was_ready and exit_code not in _KILLED:
+                self.on_failed_boot(f"worker {slot.number} {what}")
             lived_s = time.monotonic() - child.started_s
             self._come_back(slot, lived_s, was_ready=child.was_ready, why=what)
         elif self.watcher is not None and child.generation is not self.generation and not child.kill_at_s:

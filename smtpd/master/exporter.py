@@ -56,6 +56,10 @@ class Exporter:
         sock.setblocking(False)
         loop.add_reader(sock.fileno(), self._accept)
 
+    def fileno(self) -> int:
+        """The descriptor of the listening socket."""
+        return self._socket.fileno()
+
     @property
     def connection_count(self) -> int:
         return len(self._connections)
@@ -67,6 +71,14 @@ class Exporter:
         self._socket.close()
         for connection in list(self._connections):
             connection.close()
+
+    def retire(self) -> None:
+        """Take no more clients; those that are being answered get their answer. Another process has the socket."""
+        self._is_closed = True
+        self.loop.forget(self._socket.fileno())
+        self._socket.close()
+        for connection in list(self._connections):
+            connection.retire()
 
     def touch(self, connection: HttpConnection) -> None:
         """The connection has moved on."""
@@ -139,6 +151,12 @@ class HttpConnection:
             self._socket.close()
             self._exporter.forget(self)
 
+    def retire(self) -> None:
+        """End after the answer that is under way; without one, now, but so that a late request is no reset."""
+        self._is_last = True
+        if not self._has_begun and not self._output and not self._is_lingering:
+            self._linger()
+
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _on_readable(self) -> None:
@@ -189,7 +207,7 @@ class HttpConnection:
             return
         assert request is not None
         self._request_count += 1
-        self._is_last = self._request_count >= MAX_REQUESTS
+        self._is_last = self._is_last or self._request_count >= MAX_REQUESTS
         self._answer(request)
 
     def _refuse(self, request: h11.Request) -> Answer | None:

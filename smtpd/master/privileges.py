@@ -1,23 +1,28 @@
 """Privileges: from root to the configured user, and from there to nothing that a worker could misuse.
 
-The master keeps CAP_NET_BIND_SERVICE (a reload may bind port 25 anew), workers keep no capability. Both set
-PR_SET_NO_NEW_PRIVS. capabilities(7), prctl(2) and capset(2) by ctypes: the standard library has no call for
-them.
+The master keeps CAP_NET_BIND_SERVICE (a reload may bind port 25 anew) and hands it to the program that follows it at an upgrade,
+as an ambient capability; workers keep none. Both set PR_SET_NO_NEW_PRIVS, under which ambient capabilities survive an exec, and
+clear PR_SET_DUMPABLE. capabilities(7), prctl(2) and capset(2) by ctypes: the standard library has no call for them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import pwd
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from smtpd.errors import StartupError
 
+_PR_SET_DUMPABLE = 4
 _PR_SET_KEEPCAPS = 8
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 2, 4
 _CAPABILITY_VERSION_3 = 0x20080522  # two 32-bit words for each set
 CAP_NET_BIND_SERVICE = 10
+_BINDING = 1 << CAP_NET_BIND_SERVICE
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -62,7 +67,7 @@ def drop_to(account: Account) -> None:
         os.setgroups(os.getgrouplist(account.name, account.gid))
         os.setresgid(account.gid, account.gid, account.gid)
         os.setresuid(account.uid, account.uid, account.uid)
-        _set_capabilities(permitted_capabilities() & (1 << CAP_NET_BIND_SERVICE))
+        keep_only_binding()
     except OSError as error:
         raise StartupError(f"can't become user {account.name}: {error.strerror}", os.EX_NOPERM) from None
 
@@ -73,10 +78,34 @@ def drop_capabilities() -> None:
         _set_capabilities(0)
 
 
+def keep_only_binding() -> None:
+    """Give up every capability but that to bind low ports, and let no program that is started have that one."""
+    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _set_capabilities(permitted_capabilities() & _BINDING)
+
+
+@contextlib.contextmanager
+def passing_capabilities() -> Iterator[None]:
+    """A program that is started in here has the capability to bind low ports if this process has it and isn't root."""
+    if os.geteuid() == 0 or not permitted_capabilities() & _BINDING:
+        yield
+        return
+    permitted = permitted_capabilities()
+    _set_capabilities(permitted, inheritable=_BINDING)
+    try:
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, CAP_NET_BIND_SERVICE)
+        yield
+    finally:
+        _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+        _set_capabilities(permitted)
+
+
 def forbid_new_privileges() -> None:
     """No program that this process or a child starts gets more rights than it has (setuid bits, file
-    capabilities)."""
+    capabilities), and no other process of the same user looks into this one's memory, where keys and mail are (ptrace(2),
+    core files; what /proc shows of it belongs to root then). To be called after the user has changed, which sets the latter."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def permitted_capabilities() -> int:
@@ -87,16 +116,16 @@ def permitted_capabilities() -> int:
     return int(words[0].permitted) | int(words[1].permitted) << 32
 
 
-def _set_capabilities(mask: int) -> None:
-    """Make `mask` both the effective and the permitted set, the inheritable one empty."""
+def _set_capabilities(mask: int, inheritable: int = 0) -> None:
+    """Make `mask` both the effective and the permitted set."""
     low, high = mask & 0xFFFFFFFF, mask >> 32
-    words = (_Word * 2)(_Word(low, low, 0), _Word(high, high, 0))
+    words = (_Word * 2)(_Word(low, low, inheritable & 0xFFFFFFFF), _Word(high, high, inheritable >> 32))
     header = _Header(_CAPABILITY_VERSION_3, 0)
     _checked(_libc.capset(ctypes.byref(header), words))
 
 
-def _prctl(option: int, value: int) -> None:
-    _checked(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0)))
+def _prctl(option: int, value: int, more: int = 0) -> None:
+    _checked(_libc.prctl(option, ctypes.c_ulong(value), ctypes.c_ulong(more), ctypes.c_ulong(0), ctypes.c_ulong(0)))
 
 
 def _checked(result: int) -> None:

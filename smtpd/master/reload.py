@@ -1,14 +1,15 @@
 """One reload: read and check the file, start a new generation of workers beside the old one, then drain the
 old.
 
-Nothing changes until every new worker serves. A file with faults, an address that can't be had, a worker
-that can't boot: the old configuration serves on, and log and metric say so. Kept listeners keep their
-sockets, so no connection is refused; removed ones stop listening once the old workers drain.
+Nothing changes until every new worker serves. A file with faults, an address that can't be had (that of the metrics too), a
+worker that can't boot: the old configuration serves on, and log and metric say so. Kept listeners keep their sockets, so no
+connection is refused; the old workers still accept what waits on the removed ones, then they drain.
 """
 
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Callable
 from typing import Protocol
 
@@ -17,12 +18,14 @@ import msgspec
 from smtpd.errors import SmtpdError
 from smtpd.master.child import READY, Child, Generation
 from smtpd.master.children import Children, Log
+from smtpd.master.sockets import Opened, close_all, open_listeners
 from smtpd.metrics.slab import CellIndex
-from smtpd.net.listeners import ListenerSockets, bind_listener, close_listener, shut_listener
+from smtpd.net import shutter
+from smtpd.net.listeners import bind_socket
 from smtpd.net.loop import Loop, Timer
 from smtpd.settings import Settings
 
-_READY_S = 60.0
+EXPORTER_BACKLOG = 128
 _RETRIES = 3  # candidates that somebody killed; one that fails by itself ends the reload at once
 _DRAIN_NOTICE_S = 1.0  # by then the old workers have stopped watching a removed listener
 
@@ -31,23 +34,29 @@ _FIXED = ("user", "run_dir")
 
 
 class Outcome(Protocol):
-    """Who is told how a reload ended: with the generation that serves now, or None."""
+    """Who is told how a reload ended: with the generation that serves now, or None; and with the socket for its metrics when
+    their address has changed."""
 
-    def reload_done(self, generation: Generation | None) -> None: ...
+    def reload_done(self, generation: Generation | None, metrics: socket.socket | None) -> None: ...
 
 
 class Reload:
-    """From HUP to the new generation, or back. One at a time."""
+    """From HUP to the new generation, or back. One at a time. `metrics_address` is where the metrics are now, "given" when that
+    isn't ours to choose."""
 
-    def __init__(self, loop: Loop, children: Children, cells: CellIndex, log: Log, owner_uid: int) -> None:
+    def __init__(self, loop: Loop, children: Children, cells: CellIndex, log: Log, owner_uid: int, metrics_address: str) -> None:
         self._loop = loop
         self._children = children
         self._cells = cells
         self._log = log
         self._owner_uid = owner_uid
+        self._metrics_address = metrics_address
+        self._metrics: socket.socket | None = None
         self._old = children.generation
         self._new: Generation | None = None
-        self._bound: list[ListenerSockets] = []
+        self._opened = Opened()
+        self._settling: Timer | None = None
+        self._is_settled = False
         self._candidates: dict[int, Child] = {}
         self._deadline: Timer | None = None
         self._retries_left = _RETRIES
@@ -58,14 +67,16 @@ class Reload:
         self._outcome = outcome
         try:
             settings = self._with_fixed(load())
-            listeners = self._listen(settings)
+            self._open(settings)
+            listeners = self._opened.listeners
             self._cells.prepare(
                 listeners=[listener.name for listener in listeners],
                 routes=[*(route.name for route in settings.route), "bounce"],
             )
-            self._new = Generation(self._old.number + 1, settings, listeners)
+            self._new = Generation(self._old.number + 1, settings, listeners, self._opened.spare)
             self._children.watcher = self
-            self._deadline = self._loop.call_later(_READY_S, lambda: self._fail("new workers not ready"))
+            ready_s = settings.start_timeout
+            self._deadline = self._loop.call_later(ready_s, lambda: self._fail(f"new workers not ready after {ready_s:.0f} s"))
             for slot in self._children.slots:
                 self._candidates[slot.number] = self._children.spawn(slot.number, self._new)
         except (SmtpdError, OSError) as error:
@@ -74,9 +85,7 @@ class Reload:
     def cancel(self) -> None:
         """The server stops: forget the attempt without a word; its workers are stopped with all others."""
         self._end()
-        for listener in self._bound:
-            shut_listener(listener)
-            close_listener(listener)
+        self._close_new()
 
     # --- what the children tell
     # --------------------------------------------------------------------------------------
@@ -84,16 +93,30 @@ class Reload:
     def candidate_ready(self, child: Child) -> None:
         if self._new is None or not all(entry.state == READY for entry in self._candidates.values()):
             return
+        if self._deadline is not None:
+            self._deadline.cancel()
+        removed = self._opened.dropped
+        if not removed or self._is_settled:
+            self._adopt(self._new)
+        elif self._settling is None:
+            for listener in removed:  # the old workers still accept what is in their queues
+                shutter.lower(listener)
+            self._settling = self._loop.call_later(shutter.SETTLE_S, lambda: self._settle(child))
+
+    def _settle(self, child: Child) -> None:
+        self._is_settled = True
+        self.candidate_ready(child)  # unless one of them was killed meanwhile
+
+    def _adopt(self, new: Generation) -> None:
         self._end()
-        new = self._new
-        removed = [entry for entry in self._old.listeners if not _is_among(entry, new.listeners)]
-        for listener in new.listeners:
-            for sock in listener.sockets:
-                sock.listen(listener.settings.backlog)  # the backlog of a kept socket may have changed
+        if not self._children.is_paused:
+            for listener in new.listeners:
+                for sock in listener.sockets:
+                    sock.listen(listener.settings.backlog)  # the backlog of a kept socket may have changed
         self._children.adopt(new, self._candidates.values())
-        self._loop.call_later(_DRAIN_NOTICE_S, lambda: _retire_listeners(removed))
+        close_all(self._opened.dropped)
         if self._outcome is not None:
-            self._outcome.reload_done(new)
+            self._outcome.reload_done(new, self._metrics)
 
     def candidate_gone(self, child: Child, exit_code: int, what: str) -> None:
         if self._new is None:
@@ -118,20 +141,24 @@ class Reload:
         fixed = {name: getattr(self._old.settings, name) for name in _FIXED}
         return msgspec.structs.replace(settings, **fixed)
 
-    def _listen(self, settings: Settings) -> list[ListenerSockets]:
-        """The listeners of the new settings: kept sockets where the address is the same, new ones for the
-        rest."""
-        kept = {entry.settings.address: entry for entry in self._old.listeners}
-        listeners = []
-        for entry in settings.listener:
-            known = kept.get(entry.address)
-            if known is None:
-                listener = bind_listener(entry, self._children.total_slots, self._owner_uid)
-                self._bound.append(listener)
-            else:
-                listener = ListenerSockets(entry, entry.name or entry.address, known.sockets)
-            listeners.append(listener)
-        return listeners
+    def _open(self, settings: Settings) -> None:
+        """The listeners of the new settings, and the socket of their metrics if that moves."""
+        self._opened = open_listeners(
+            settings.listener,
+            [*self._old.listeners, *self._old.spare],
+            self._children.total_slots,
+            self._owner_uid,
+            is_paused=self._children.is_paused,
+        )
+        address = settings.metrics.address
+        if address and self._metrics_address not in (address, "given"):
+            self._metrics = bind_socket(address, EXPORTER_BACKLOG, self._owner_uid)
+
+    def _close_new(self) -> None:
+        self._opened.close_bound()
+        if self._metrics is not None:
+            self._metrics.close()
+            self._metrics = None
 
     def _fail(self, text: str) -> None:
         """Back to the old generation; the candidates may hold sessions already, so they are drained."""
@@ -139,24 +166,18 @@ class Reload:
         for child in self._candidates.values():
             if child.pid in self._children.alive:
                 self._children.drain(child, signal.SIGTERM)
-        _retire_listeners(self._bound)
+        self._close_new()
+        if self._settling is not None and not self._children.is_paused:
+            for listener in self._opened.dropped:
+                shutter.raise_again(listener)
         for line in text.splitlines():
             self._log.error("master", f"reload: {line}")
         self._log.error("master", "reload failed: the old configuration serves on")
         if self._outcome is not None:
-            self._outcome.reload_done(None)
+            self._outcome.reload_done(None, None)
 
     def _end(self) -> None:
         self._children.watcher = None
-        if self._deadline is not None:
-            self._deadline.cancel()
-
-
-def _is_among(listener: ListenerSockets, listeners: list[ListenerSockets]) -> bool:
-    return any(other.sockets is listener.sockets for other in listeners)
-
-
-def _retire_listeners(listeners: list[ListenerSockets]) -> None:
-    for listener in listeners:
-        shut_listener(listener)
-        close_listener(listener)
+        for timer in (self._deadline, self._settling):
+            if timer is not None:
+                timer.cancel()

@@ -24,18 +24,21 @@ class Report:
         self._file = file
         self._started_s = time.time()
         self.last_reload: dict[str, Any] | None = None
+        self.last_upgrade: dict[str, Any] | None = None
 
     def health(self) -> tuple[bool, dict[str, Any]]:
         """Alive: who answers at all supervises; no worker need be up."""
         return True, {"status": "ok"}
 
     def readiness(self) -> tuple[bool, dict[str, Any]]:
-        """Ready: every slot has a ready worker, the spool can be written, the server doesn't stop."""
+        """Ready: every slot has a ready worker, the spool can be written, the server neither stops nor is paused."""
         slots = self._children.slots
         missing = [slot.number for slot in slots if slot.child is None or slot.child.state != READY]
         problems = []
         if self._children.is_stopping:
             problems.append("draining")
+        if self._children.is_paused:
+            problems.append("paused")
         if missing:
             problems.append("workers not ready: " + ", ".join(map(str, missing)))
         problem = spool_problem(self._children.generation.settings.spool.path, self._spool_is_on_disk)
@@ -56,10 +59,13 @@ class Report:
             "uptime_s": round(time.time() - self._started_s, 1),
             "generation": generation.number,
             "is_draining": self._children.is_stopping,
+            "is_paused": self._children.is_paused,
+            "sessions": self._children.session_count,
             "listeners": [{"name": entry.name, "address": entry.label} for entry in generation.listeners],
             "workers": sorted(workers, key=lambda worker: (worker["slot"], worker["generation"])),
             "restarts": {str(slot.number): slot.restarts for slot in self._children.slots},
             "last_reload": self.last_reload,
+            "last_upgrade": self.last_upgrade,
         }
 
     @property

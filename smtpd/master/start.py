@@ -17,13 +17,24 @@ from smtpd.errors import StartupError
 from smtpd.log.master import MasterLog
 from smtpd.master.child import RunWorker
 from smtpd.master.directories import check_directories, prepare_directories
+from smtpd.master.inheritance import Inheritance, inherit
 from smtpd.master.pid_file import PidFile
-from smtpd.master.privileges import Account, drop_to, find_account, forbid_new_privileges
+from smtpd.master.privileges import (
+    Account,
+    drop_to,
+    find_account,
+    forbid_new_privileges,
+    keep_only_binding,
+    permitted_capabilities,
+)
+from smtpd.master.reload import EXPORTER_BACKLOG
+from smtpd.master.service_manager import given_sockets
+from smtpd.master.sockets import Opened, open_listeners
 from smtpd.master.supervisor import Master, count_workers
-from smtpd.net.listeners import ListenerSockets, bind_listener, bind_socket, close_listener, parse_address
+from smtpd.master.upgrade import own_command
+from smtpd.net.listeners import ListenerSockets, bind_socket, parse_address, take_given
 from smtpd.settings import Settings
 
-_EXPORTER_BACKLOG = 128
 # What the standard library imports on first use; the user may not be able to read it then.
 _LATE_IMPORTS = ("encodings.idna", "encodings.latin_1", "encodings.ascii", "linecache", "pwd", "unicodedata")
 
@@ -37,27 +48,50 @@ def run_master(
     *,
     before_run: Callable[[Master], object] = lambda master: None,
     root: str = "",
+    is_upgradable: bool = False,
 ) -> int:
     """Serve until stopped; gives the exit code. `file` is "" for the embedded default, `load` reads it anew.
 
     `on_started` is called when everything is bound and before the first worker starts, `before_run` then with the master, whose
     loop and counters it may look at until this returns. `root`: a directory to confine the server to (chroot) once everything is
-    bound; relative paths of the settings are then looked up from the present directory. Raises StartupError.
+    bound; relative paths of the settings are then looked up from the present directory. `is_upgradable`: on USR2 the command line
+    of this process is run anew. Raises StartupError.
     """
+    inheritance = inherit()
+    try:
+        return _run(settings, file, load, run_worker, on_started, before_run, root, is_upgradable, inheritance)
+    except StartupError as error:
+        if inheritance.predecessor is not None:
+            inheritance.predecessor.say_failed(str(error))
+        raise
+    finally:
+        inheritance.close()
+
+
+def _run(
+    settings: Settings,
+    file: str,
+    load: Callable[[], Settings],
+    run_worker: RunWorker,
+    on_started: Callable[[list[ListenerSockets], socket.socket | None], object],
+    before_run: Callable[[Master], object],
+    root: str,
+    is_upgradable: bool,
+    inheritance: Inheritance,
+) -> int:
     account = choose_account(settings)
     owner_uid = account.uid if account is not None else -1
     os.umask(0o077)
     raise_descriptor_limit()
     prepare_directories(settings, account)
-    pid_file = PidFile(os.path.join(settings.run_dir, "smtpd.pid"))
-    pid_file.take()
-    listeners: list[ListenerSockets] = []
+    pid_file = take_pid_file(settings.run_dir, inheritance)
+    opened = Opened()
     try:
-        for entry in settings.listener:
-            listeners.append(bind_listener(entry, count_workers(settings), owner_uid))
-        metrics_socket = None
-        if settings.metrics.address:
-            metrics_socket = bind_socket(settings.metrics.address, _EXPORTER_BACKLOG, owner_uid)
+        take_given_sockets(settings, inheritance)
+        opened = open_listeners(
+            settings.listener, inheritance.listeners, count_workers(settings), owner_uid, is_paused=inheritance.is_paused
+        )
+        open_metrics_socket(settings.metrics.address, owner_uid, inheritance)
         if root:
             confine(root)
         if account is not None:
@@ -65,6 +99,8 @@ def run_master(
             for name in _LATE_IMPORTS:
                 importlib.import_module(name)
             drop_to(account)
+        elif os.geteuid() != 0 and permitted_capabilities():
+            keep_only_binding()
         forbid_new_privileges()
         check_directories(settings)
         log = MasterLog(settings.log, settings.hostname)
@@ -72,14 +108,56 @@ def run_master(
             log.warning("master", text)
         if os.geteuid() == 0:
             log.warning("master", "runs as root: set `user` in the configuration, to drop to it")
-        master = Master(settings, file, load, run_worker, listeners, metrics_socket, log, owner_uid)
-        on_started(listeners, metrics_socket)
-        before_run(master)
-        return master.run()
-    finally:
-        for listener in listeners:
-            close_listener(listener)
+        for listener in opened.spare:
+            log.warning("master", f'no listener is called "{listener.name}": nobody accepts on {listener.label}')
+        command = own_command() if is_upgradable and not root else None
+        master = Master(settings, file, load, run_worker, opened, inheritance, pid_file, log, owner_uid, command)
+    except BaseException:
+        opened.close_bound()
         pid_file.release()
+        raise
+    on_started(opened.listeners, inheritance.metrics)
+    before_run(master)
+    return master.run()
+
+
+def take_pid_file(run_dir: str, inheritance: Inheritance) -> PidFile:
+    """The lock of `run_dir`: that of the program before, which we share until it is gone, or a new one."""
+    pid_file = PidFile(os.path.join(run_dir, "smtpd.pid"))
+    if inheritance.pid_fd >= 0 and os.path.abspath(run_dir) == inheritance.run_dir:
+        pid_file.borrow(inheritance.pid_fd)
+        inheritance.pid_fd = -1
+    else:
+        pid_file.take()
+    return pid_file
+
+
+def take_given_sockets(settings: Settings, inheritance: Inheritance) -> None:
+    """Add what a service manager has made: the listeners of those names, and "metrics"."""
+    for name, sockets in given_sockets().items():
+        if name == "metrics":
+            inheritance.metrics, inheritance.is_metrics_given = sockets[0], True
+            inheritance.metrics_address = "given"
+            for sock in sockets[1:]:
+                sock.close()
+            continue
+        entry = next((entry for entry in settings.listener if (entry.name or entry.address) == name), None)
+        if entry is None:
+            text = f'the service manager has made a socket for "{name}" (FileDescriptorName=), but no listener has this name'
+            raise StartupError(text, os.EX_CONFIG)
+        inheritance.listeners.append(take_given(entry, name, sockets))
+
+
+def open_metrics_socket(address: str, owner_uid: int, inheritance: Inheritance) -> None:
+    """See that `inheritance` has the socket of the metrics that the configuration wants, if any."""
+    if inheritance.is_metrics_given:
+        return
+    if inheritance.metrics is not None and inheritance.metrics_address != address:
+        inheritance.metrics.close()
+        inheritance.metrics = None
+    inheritance.metrics_address = address
+    if address and inheritance.metrics is None:
+        inheritance.metrics = bind_socket(address, EXPORTER_BACKLOG, owner_uid)
 
 
 def confine(root: str) -> None:

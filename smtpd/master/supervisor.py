@@ -6,6 +6,7 @@ fault of its own in one call is logged and the loop goes on: supervision must ou
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import signal
@@ -18,22 +19,30 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 import smtpd
-from smtpd.errors import StartupError
+from smtpd.errors import SmtpdError, StartupError
 from smtpd.log.master import MasterLog
 from smtpd.master.child import READY, Generation, RunWorker
 from smtpd.master.children import Children
+from smtpd.master.control import MasterControl, Standing, Verb
 from smtpd.master.exporter import Exporter
+from smtpd.master.handover import Handover, hand_listener
+from smtpd.master.inheritance import Inheritance
+from smtpd.master.pause import Pause
+from smtpd.master.pid_file import PidFile
 from smtpd.master.reload import Reload
 from smtpd.master.report import Report
+from smtpd.master.service_manager import ServiceManager
 from smtpd.master.signals import install_signals
+from smtpd.master.sockets import Opened, close_all
+from smtpd.master.upgrade import Upgrade
 from smtpd.metrics.collector import MasterGauges, SlabCollector
 from smtpd.metrics.slab import CellIndex, Slabs
-from smtpd.net.listeners import ListenerSockets, add_slot, bind_socket, close_listener, shut_listener
+from smtpd.net import shutter
+from smtpd.net.listeners import ListenerSockets, add_slot, close_listener
 from smtpd.net.loop import Loop
 from smtpd.settings import Settings
 
 _FAST_STOP_S = 5.0
-_UNACCEPTED_S = 0.5  # at a stop: connections not accepted by then are reset, later ones are refused
 _MOST_DRAINING = 2  # generations that may drain at once before a further reload waits
 _FAULTS_PER_MINUTE = 100
 
@@ -47,33 +56,50 @@ class Master:
         file: str,
         load: Callable[[], Settings],
         run_worker: RunWorker,
-        listeners: list[ListenerSockets],
-        metrics_socket: socket.socket | None,
+        opened: Opened,
+        inheritance: Inheritance,
+        pid_file: PidFile,
         log: MasterLog,
         owner_uid: int = -1,
+        command: list[str] | None = None,
     ) -> None:
         self.loop = Loop()
         self.log = log
         self._file = file
         self._load = load
         self._owner_uid = owner_uid
+        self._pid_file = pid_file
+        self._command = command
         self.cells = CellIndex()
-        self._prepare_cells(settings, listeners)
+        self._prepare_cells(settings, opened.listeners)
         self.slabs = Slabs(self.cells)
         self._gauges = MasterGauges()
-        generation = Generation(1, settings, listeners)
+        generation = Generation(1, settings, opened.listeners, opened.spare)
         self.children = Children(self.loop, self.slabs, self.cells, log, run_worker, generation, self._on_change)
         self.children.on_finished = self._on_finished
+        self.children.on_failed_boot = self._on_failed_boot
         self.report = Report(self.children, self.slabs, file)
         self._collector = SlabCollector(self.slabs, self.cells, self._gauges)
         self._exporter: Exporter | None = None
-        self._metrics_address = settings.metrics.address
-        if metrics_socket is not None:
-            self._open_exporter(metrics_socket)
+        self._metrics_socket = inheritance.metrics
+        self._metrics_address = "given" if inheritance.is_metrics_given else inheritance.metrics_address
+        self._predecessor = inheritance.predecessor
+        self._kept = [number for number, entry in enumerate(inheritance.listeners) if entry not in opened.dropped]
+        self._is_ready_told = False
+        self._is_handed_over = False  # the sockets are another program's
+        self._removed: list[ListenerSockets] = []  # those of them that it doesn't want
         self._reload: Reload | None = None
-        self._later: list[Callable[[], None]] = []  # verbs that wait for the end of a reload
+        self._upgrade: Upgrade | None = None
+        self._later: list[Callable[[], None]] = []  # verbs that wait for the end of a reload or an upgrade
+        self._forwarded: list[str] = []  # names of verbs that came during an upgrade, for who is then in charge
         self._stop_level = 0  # 0 serving, 1 graceful, 2 fast
-        self._listeners_shut = False
+        self._exit_code = os.EX_OK
+        self.pause = Pause(self.loop, self.children, log)
+        if inheritance.is_paused:
+            self.pause.inherit()
+        self.pause.on_settled = self._on_change
+        self.control = MasterControl(self.loop, settings.run_dir, self._control_verbs(), self._standing, log)
+        self.manager = ServiceManager(self.loop, log, self.children)
 
     def run(self) -> int:
         """Start the workers, supervise until the last one has ended after a stop."""
@@ -83,6 +109,11 @@ class Master:
         count = count_workers(self.children.generation.settings)
         versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
         self.log.info("master", f"smtpd {smtpd.__version__} starts {count} workers ({versions})")
+        if self._predecessor is None:
+            self._take_charge()
+        else:
+            self.log.info("master", f"upgrade: follows the program with pid {self._predecessor.pid}")
+            self._predecessor.watch(self.loop, self._on_take, self._on_predecessor_gone)
         self.children.resize(count)
         self._on_change()
         faults: list[float] = []
@@ -98,7 +129,7 @@ class Master:
                 where = f"{os.path.basename(place.filename)}:{place.lineno}"
                 self.log.error("master", f"internal fault at {where}: {type(error).__name__}: {error}")
         self._close()
-        return os.EX_OK
+        return self._exit_code
 
     # --- verbs (signals)
     # ---------------------------------------------------------------------------------------------
@@ -107,24 +138,25 @@ class Master:
         """HUP. While a reload runs, any number of further ones is one more after it."""
         if self._stop_level:
             return
-        if self._reload is not None or self._draining_generations() >= _MOST_DRAINING:
-            if self.reload not in self._later:
-                self._later.append(self.reload)
+        if self._is_busy or self._draining_generations() >= _MOST_DRAINING:
+            self._postpone(self.reload)
             return
         self.log.info("master", "reload: reading the configuration")
-        self._reload = Reload(self.loop, self.children, self.cells, self.log, self._owner_uid)
+        self.manager.say_reloading()
+        self._reload = Reload(self.loop, self.children, self.cells, self.log, self._owner_uid, self._metrics_address)
         self._reload.begin(self._load, self)
 
-    def reload_done(self, generation: Generation | None) -> None:
+    def reload_done(self, generation: Generation | None, metrics: socket.socket | None) -> None:
         """The outcome of a reload: the generation that serves from now on, or None."""
         self._reload = None
         self._gauges.reload(generation is not None)
         self.report.last_reload = {"success": generation is not None, "time_s": round(time.time(), 3)}
+        self.manager.say_ready("reloaded" if generation is not None else "reload failed, the old configuration serves on")
         if generation is not None:
             settings = generation.settings
             self.log.change(settings.log, settings.hostname)
             self.log.info("master", f"reload: generation {generation.number} serves")
-            self._move_exporter(settings.metrics.address)
+            self._move_exporter(settings.metrics.address, metrics)
             self._resize(count_workers(settings))
         self._on_change()
 
@@ -148,6 +180,121 @@ class Master:
         """USR1: the log was rotated; every process opens its own anew."""
         self.log.reopen()
         self.children.signal_all(signal.SIGUSR1)
+        if self._upgrade is not None and not self._is_handed_over:
+            self._forwarded.append("reopen_logs")
+
+    def upgrade(self) -> None:
+        """USR2. One at a time: while the new program starts a further one is ignored, while the program before still drains it
+        waits for that."""
+        if self._stop_level:
+            return
+        if self._upgrade is not None:
+            self.log.warning("master", "upgrade: one is under way already, this one is ignored")
+            return
+        if self._is_busy or self._predecessor is not None:
+            self._postpone(self.upgrade)
+            return
+        self.log.info("master", "upgrade: starting the new program")
+        told, descriptors = self._describe_for_successor()
+        try:
+            if self._command is None:
+                raise StartupError("this server can't be upgraded in flight: stop and start it")
+            if os.getpid() == 1:
+                raise StartupError("this is process 1, whose end would end the container: start a new one")
+            self._upgrade = Upgrade(self.loop, self.children, self.log, self._command, self)
+            self._upgrade.begin(told, descriptors, self.children.generation.settings.start_timeout)
+        except (SmtpdError, OSError) as error:
+            self._upgrade = None
+            self.upgrade_failed(f"it can't be started: {error}")
+
+    def upgrade_failed(self, text: str) -> None:
+        """The new program will not serve."""
+        self.log.error("master", f"upgrade: {text}")
+        self.log.error("master", "upgrade failed: the old program serves on")
+        self._gauges.reload(False)
+        self.report.last_upgrade = {"success": False, "time_s": round(time.time(), 3)}
+        self.manager.say_status("upgrade failed, the old program serves on")
+
+    def upgrade_over(self) -> None:
+        """The new program has ended. If it was in charge, we only end what was begun."""
+        self._upgrade = None
+        if self._is_handed_over:
+            self.log.error("master", "upgrade: the new program has ended, and this one drains: nobody serves")
+        self._on_change()
+
+    def upgrade_ready(self, pid: int, kept: set[int]) -> None:
+        """The new program serves: it gets the rest, and this one drains."""
+        assert self._upgrade is not None
+        self._is_handed_over = True
+        self._removed = [entry for number, entry in enumerate(self._all_listeners()) if number not in kept and not entry.is_given]
+        self.log.info("master", f"upgrade: the program with pid {pid} serves; this one drains")
+        self.report.last_upgrade = {"success": True, "time_s": round(time.time(), 3)}
+        self.control.close()
+        if self._exporter is not None:
+            self._exporter.retire()
+        self._pid_file.write_old()
+        self._pid_file.give_away()
+        self.manager.say_successor(pid)
+        names = {"reload": self.reload in self._later, "upgrade": False}
+        self._upgrade.take([name for name, is_wanted in names.items() if is_wanted] + self._forwarded)
+        self._later.clear()
+        self._stop(1, signal.SIGTERM, None)
+
+    # --- the other side of an upgrade --------------------------------------------------------------------------------
+
+    def _on_take(self, verbs: list[str]) -> None:
+        """The program before has put us in charge, or has died."""
+        self._take_charge()
+        if not self._stop_level:
+            self.log.info("master", "upgrade: in charge")
+            self.manager.say_ready("serving")
+            for name in verbs:
+                verb = {"reload": self.reload, "reopen_logs": self.reopen_logs}.get(name)
+                if verb is not None:
+                    self.loop.ready(verb)
+        self._on_change()
+
+    def _on_failed_boot(self, why: str) -> None:
+        """A worker of ours can't start. The program before serves well: leave it to that."""
+        if self._predecessor is not None and self._predecessor.is_in_charge and not self._stop_level:
+            self._predecessor.say_failed(why)
+            self._exit_code = os.EX_UNAVAILABLE
+            self.stop_fast()
+
+    def _on_predecessor_gone(self) -> None:
+        self._predecessor = None
+        self._pid_file.remove_old()
+        self._on_change()
+
+    def _take_charge(self) -> None:
+        """Pid file, control socket and metrics are ours from now on."""
+        self._pid_file.claim()
+        self.control.start()
+        if self._metrics_socket is not None:
+            self._open_exporter(self._metrics_socket)
+            self._metrics_socket = None
+
+    @property
+    def _is_in_charge(self) -> bool:
+        return not self._is_handed_over and (self._predecessor is None or not self._predecessor.is_in_charge)
+
+    def _all_listeners(self) -> list[ListenerSockets]:
+        return [*self.children.generation.listeners, *self.children.generation.spare]
+
+    def _describe_for_successor(self) -> tuple[Handover, list[int]]:
+        listeners = self._all_listeners()
+        descriptors = [sock.fileno() for entry in listeners for sock in entry.sockets]
+        if self._exporter is not None:
+            descriptors.append(self._exporter.fileno())
+        told = Handover(
+            pid=os.getpid(),
+            version=smtpd.__version__,
+            run_dir=os.path.abspath(self.children.generation.settings.run_dir),
+            listeners=[hand_listener(entry) for entry in listeners],
+            metrics=self._metrics_address if self._exporter is not None else "",
+            is_paused=self.children.is_paused,
+        )
+        return told, [*descriptors, self._pid_file.fileno()]
 
     def add_worker(self) -> None:
         """TTIN"""
@@ -167,10 +314,20 @@ class Master:
     def _when_settled(self, verb: Callable[[], None], act: Callable[[], None]) -> None:
         if self._stop_level:
             return
-        if self._reload is not None:
+        if self._is_busy:
             self._later.append(verb)
         else:
             act()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Something is under way that decides what the next verb acts on."""
+        is_new = self._predecessor is not None and self._predecessor.is_in_charge
+        return self._reload is not None or self._upgrade is not None or is_new or self.pause.is_moving
+
+    def _postpone(self, verb: Callable[[], None]) -> None:
+        if verb not in self._later:
+            self._later.append(verb)
 
     def _resize(self, count: int) -> None:
         """Serve with `count` workers; a slot that never was gets its sockets first."""
@@ -179,7 +336,7 @@ class Master:
         try:
             while self.children.total_slots < count:
                 for listener in self.children.generation.listeners:
-                    add_slot(listener, self._owner_uid)
+                    add_slot(listener, self._owner_uid, is_listening=not self.children.is_paused)
                 self.children.hand_over(self.children.total_slots - 1)
                 if self.children.total_slots < count and self._all_shared():
                     break
@@ -205,37 +362,67 @@ class Master:
             self._gauges.worker(slot.number, is_up, slot.restarts)
         self._gauges.retire_workers(len(self.children.slots))
         if self._stop_level:
-            if not self.children.alive:
+            if not self.children.alive and (self._upgrade is None or self._is_handed_over):
                 self.loop.stop()
-            elif all(child.has_left_listeners for child in self.children.alive.values()):
-                self._shut_listeners()
-        elif self._later and self._reload is None and self._draining_generations() < _MOST_DRAINING:
+            return
+        self.pause.on_change()
+        if not self._is_ready_told and self.children.are_ready:
+            self._is_ready_told = True
+            if self._predecessor is not None:
+                self._predecessor.say_ready(self._kept)
+            self.manager.say_ready("serving")
+        if self._later and not self._is_busy and self._draining_generations() < _MOST_DRAINING:
             later, self._later = self._later, []
             for verb in later:
                 self.loop.ready(verb)
 
     def _stop(self, level: int, number: int, patience_s: float | None) -> None:
-        self._stop_level = level
+        """End the workers. What waits in the queues of sockets that nobody serves from now on is accepted before."""
+        was_level, self._stop_level = self._stop_level, level
         if self._reload is not None:
             self._reload.cancel()
             self._reload = None
+        if self._upgrade is not None and not self._is_handed_over:
+            self._upgrade.end(number)
         how = "gracefully" if level == 1 else "fast"
         self.log.info("master", f"stopping {how}: {len(self.children.alive)} workers")
+        self.manager.say_stopping()
+        self.pause.cancel()
+        going = self._removed if self._is_handed_over else self._all_listeners() if self._is_in_charge else []
+        going = [listener for listener in going if not listener.is_given]
+        self.children.is_stopping = True
+        if level == 1 and going and not self.children.is_paused:
+            for listener in going:
+                with contextlib.suppress(OSError):
+                    shutter.lower(listener)
+            self.loop.call_later(shutter.SETTLE_S, lambda: self._stop_workers(going, number, patience_s, level))
+        else:
+            self._stop_workers(going, number, patience_s, level)
+        if was_level:
+            self._on_change()
+
+    def _stop_workers(self, going: list[ListenerSockets], number: int, patience_s: float | None, level: int) -> None:
+        if level < self._stop_level:
+            return  # somebody has lost patience meanwhile
         self.children.stop(number, patience_s)
-        self.loop.call_later(_UNACCEPTED_S, self._shut_listeners)
+        for listener in going:
+            shutter.shut(listener)
+        if self._is_handed_over:
+            for listener in self._all_listeners():
+                close_listener(listener, is_handed_over=listener not in going)
         self._on_change()
 
-    def _shut_listeners(self) -> None:
-        if not self._listeners_shut:
-            self._listeners_shut = True
-            for listener in self.children.generation.listeners:
-                shut_listener(listener)
-
     def _close(self) -> None:
-        for listener in self.children.generation.listeners:
-            close_listener(listener)
-        if self._exporter is not None:
+        if not self._is_handed_over:
+            close_all(self._all_listeners(), is_handed_over=not self._is_in_charge)
+        self.control.close()
+        if self._exporter is not None and not self._is_handed_over:
             self._exporter.close()
+        if self._predecessor is not None:
+            self._predecessor.close()
+        self._pid_file.release()
+        if self._is_handed_over:
+            self._pid_file.remove_old()
         self.log.info("master", "stopped")
 
     # --- metrics
@@ -256,14 +443,9 @@ class Master:
             status=self.report.status,
         )
 
-    def _move_exporter(self, address: str) -> None:
-        """The address of the metrics has changed with a reload: bind the new one, then leave the old."""
-        if address == self._metrics_address:
-            return
-        try:
-            sock = bind_socket(address, 128, self._owner_uid) if address else None
-        except StartupError as error:
-            self.log.error("master", f"metrics stay on {self._metrics_address or 'no address'}: {error}")
+    def _move_exporter(self, address: str, sock: socket.socket | None) -> None:
+        """The address of the metrics has changed with a reload: leave the old one for the new one, which is bound."""
+        if self._metrics_address in (address, "given"):
             return
         if self._exporter is not None:
             self._exporter.close()
@@ -271,6 +453,22 @@ class Master:
         self._metrics_address = address
         if sock is not None:
             self._open_exporter(sock)
+
+    # --- the control socket ------------------------------------------------------------------------------------------
+
+    def _control_verbs(self) -> dict[str, Verb]:
+        """What can be asked on the control socket: each calls back when it is done."""
+        return {
+            "pause": lambda done: self._when_settled_call(lambda: self.pause.begin(done)),
+            "resume": lambda done: self._when_settled_call(lambda: self.pause.end(done)),
+        }
+
+    def _standing(self) -> Standing:
+        state = "stopping" if self._stop_level else "paused" if self.children.is_paused else "serving"
+        return Standing(state, self.children.session_count)
+
+    def _when_settled_call(self, act: Callable[[], None]) -> None:
+        self._when_settled(lambda: self._when_settled_call(act), act)
 
 
 def count_workers(settings: Settings) -> int:

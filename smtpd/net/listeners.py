@@ -1,7 +1,8 @@
 """Listening sockets: an address of the configuration becomes one SO_REUSEPORT socket per worker slot.
 
 Owns binding, the stale file of a unix socket, and what is said when an address can't be had. The master makes
-and keeps all sockets; workers inherit them. Never accepts.
+and keeps all sockets; workers inherit them. Sockets that a service manager has made (`is_given`) are taken as they are, and
+never closed to its clients. Never accepts.
 
 The first socket of an address listens *before* it gets SO_REUSEPORT: so a second server that wants the same
 port is refused by the kernel, where two SO_REUSEPORT servers of one user would silently share it. Each
@@ -19,6 +20,7 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from smtpd.errors import StartupError
 from smtpd.settings import ListenerSettings
@@ -30,21 +32,26 @@ Address = str | tuple[str, int]
 
 @dataclass(slots=True)
 class ListenerSockets:
-    """One [[listener]] with its sockets; index = slot, but for a unix socket: one, shared by all slots."""
+    """One [[listener]] with its sockets; index = slot, unless it `is_shared`: then all slots have all of them.
+
+    `label` is the address really bound, with the port that the kernel chose for port 0.
+    """
 
     settings: ListenerSettings
     name: str
     sockets: list[socket.socket]
+    is_given: bool = False  # made by a service manager, who keeps them when we end
+    label: str = ""
+    bound_to: Any = None  # what bind(2) took
+
+    def __post_init__(self) -> None:
+        self.label = self.label or format_address(self.sockets[0])
+        self.bound_to = self.bound_to or self.sockets[0].getsockname()
 
     @property
     def is_shared(self) -> bool:
-        """The address can't be multiplied: every worker accepts from `sockets[0]`."""
-        return self.sockets[0].family == socket.AF_UNIX
-
-    @property
-    def label(self) -> str:
-        """The address really bound, with the port that the kernel chose for port 0."""
-        return format_address(self.sockets[0])
+        """The sockets can't be multiplied: every worker accepts from all of them."""
+        return self.is_given or self.sockets[0].family == socket.AF_UNIX
 
 
 def parse_address(text: str) -> tuple[socket.AddressFamily, Address]:
@@ -75,13 +82,15 @@ def format_address(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
-def bind_listener(settings: ListenerSettings, slots: int, owner_uid: int = -1) -> ListenerSockets:
+def bind_listener(settings: ListenerSettings, slots: int, owner_uid: int = -1, *, is_beside_own: bool = False) -> ListenerSockets:
     """Bind and listen for `slots` workers; `owner_uid` is the user that the server will drop to, -1 = stays.
+
+    `is_beside_own`: a socket of ours has this port on an address that includes this one, or is included in it.
 
     Raises StartupError: EX_CONFIG for an address that can't be one, EX_UNAVAILABLE when it is taken or not
     of this machine, EX_NOPERM when it is not allowed.
     """
-    sockets = [bind_socket(settings.address, settings.backlog, owner_uid)]
+    sockets = [bind_socket(settings.address, settings.backlog, owner_uid, is_beside_own=is_beside_own)]
     listener = ListenerSockets(settings, settings.name or settings.address, sockets)
     try:
         while not listener.is_shared and len(sockets) < slots:
@@ -92,7 +101,7 @@ def bind_listener(settings: ListenerSettings, slots: int, owner_uid: int = -1) -
     return listener
 
 
-def add_slot(listener: ListenerSockets, owner_uid: int = -1) -> socket.socket | None:
+def add_slot(listener: ListenerSockets, owner_uid: int = -1, *, is_listening: bool = True) -> socket.socket | None:
     """Bind one more socket on the listener's address for the next slot; None for a shared one, raises as above."""
     if listener.is_shared:
         return None
@@ -102,8 +111,9 @@ def add_slot(listener: ListenerSockets, owner_uid: int = -1) -> socket.socket | 
         try:
             _prepare(sock, owner_uid)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-            sock.bind(first.getsockname())
-            sock.listen(listener.settings.backlog)
+            sock.bind(listener.bound_to)
+            if is_listening:
+                sock.listen(listener.settings.backlog)
         except OSError:
             sock.close()
             raise
@@ -111,7 +121,7 @@ def add_slot(listener: ListenerSockets, owner_uid: int = -1) -> socket.socket | 
     return sock
 
 
-def bind_socket(address: str, backlog: int, owner_uid: int = -1) -> socket.socket:
+def bind_socket(address: str, backlog: int, owner_uid: int = -1, *, is_beside_own: bool = False) -> socket.socket:
     """One non-blocking listening socket on an address of the configuration; raises as `bind_listener`."""
     with _explained(address):
         try:
@@ -123,6 +133,8 @@ def bind_socket(address: str, backlog: int, owner_uid: int = -1) -> socket.socke
         sock = socket.socket(family, socket.SOCK_STREAM)
         try:
             _prepare(sock, owner_uid)
+            if is_beside_own and family != socket.AF_UNIX:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             sock.bind(target)
             if isinstance(target, str):
                 os.chmod(target, 0o666)  # like a loopback port: any local program may hand mail over
@@ -137,17 +149,32 @@ def bind_socket(address: str, backlog: int, owner_uid: int = -1) -> socket.socke
     return sock
 
 
-def shut_listener(listener: ListenerSockets) -> None:
-    """Stop listening at once, in every process that has the sockets; who connects from now on is refused."""
-    for sock in listener.sockets:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
+def are_overlapping(one: str, other: str) -> bool:
+    """Two addresses of the configuration that differ, but of which one includes the other's port on all addresses."""
+    try:
+        family, target = parse_address(one)
+        other_family, other_target = parse_address(other)
+    except ValueError:
+        return False
+    if family != other_family or isinstance(target, str) or isinstance(other_target, str) or target == other_target:
+        return False
+    is_wild = "0.0.0.0" in (target[0], other_target[0]) or "::" in (target[0], other_target[0])
+    return is_wild and target[1] == other_target[1] != 0
 
 
-def close_listener(listener: ListenerSockets) -> None:
-    """Close this process's descriptors, and remove the file of a unix socket that is still ours."""
+def take_given(settings: ListenerSettings, name: str, sockets: list[socket.socket]) -> ListenerSockets:
+    """A listener on sockets that a service manager has made."""
+    for sock in sockets:
+        sock.setblocking(False)
+        if sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ListenerSockets(settings, name, sockets, is_given=True)
+
+
+def close_listener(listener: ListenerSockets, *, is_handed_over: bool = False) -> None:
+    """Close this process's descriptors, and remove the file of a unix socket unless another process goes on with it."""
     for sock in listener.sockets:
-        if sock.family == socket.AF_UNIX:
+        if sock.family == socket.AF_UNIX and not listener.is_given and not is_handed_over:
             with contextlib.suppress(OSError):
                 os.unlink(sock.getsockname())
         sock.close()

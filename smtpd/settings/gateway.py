@@ -307,6 +307,15 @@ class Settings(Section, frozen=True, kw_only=True):
             most=DAY_S,
         ),
     ] = 30.0
+    start_timeout: Annotated[
+        float,
+        Key(
+            "Time for the workers of a reload (HUP) or of a new program (USR2) to get ready; else the old ones serve on",
+            kind="duration",
+            least=1.0,
+            most=DAY_S,
+        ),
+    ] = 60.0
     heartbeat_timeout: Annotated[
         float,
         Key("A worker that stands still this long is replaced", kind="duration", least=1.0, most=DAY_S),

@@ -23,6 +23,7 @@ PATIENCE_S = (0.02, 0.035)  # by distance: the second neighbour gives the first 
 GATE_RETRY_S = 0.02  # how long excess connections wait at least before one is looked at again
 RETRY_S = 0.2  # after EMFILE, ENFILE, ENOMEM or ENOBUFS
 _EAGAIN = -errno.EAGAIN
+_EINVAL = -errno.EINVAL
 _GONE = (-errno.ECONNABORTED, -errno.EPROTO, -errno.EPERM)
 Accepted = Callable[[int, tuple[str, int]], None]
 
@@ -47,15 +48,20 @@ class Acceptor:
         self._on_shortage = on_shortage
         self._gate = gate
         self._watched: dict[int, int] = {}  # descriptor -> distance, 0 = ours
+        self._slots: tuple[int, ...] = ()
         self._is_closed = False
+        self._is_paused = False
         self._is_short = False
 
     def serve(self, slots: tuple[int, ...]) -> None:
         """Accept from these slots' sockets at once, and stand in for the neighbours before them."""
         sockets = self._listener.sockets
         wanted: dict[int, int] = {}
-        if self._listener.is_shared:
-            wanted[sockets[0].fileno()] = 0
+        self._slots = slots
+        if self._is_paused:
+            pass
+        elif self._listener.is_shared:
+            wanted = dict.fromkeys([sock.fileno() for sock in sockets], 0)
         else:
             count = len(sockets)
             for slot in slots:
@@ -68,6 +74,24 @@ class Acceptor:
         self._watched = wanted
         for fd in wanted:
             self._watch(fd)
+
+    def pause(self) -> None:
+        """Accept what waits in the queues that this worker watches, then nothing until `resume`."""
+        watched = list(self._watched)
+        self._is_paused = True
+        self.serve(self._slots)
+        for fd in watched:
+            while True:
+                new, peer = _io.accept(fd)
+                if new < 0:
+                    break
+                self._on_accepted(new, peer)
+
+    def resume(self) -> None:
+        """Accept again."""
+        self._is_paused = False
+        if self._slots:
+            self.serve(self._slots)
 
     def add_socket(self, sock: socket.socket) -> None:
         """A slot was added; call `serve` afterwards."""
@@ -116,6 +140,9 @@ class Acceptor:
                 gate.give_back()
             if new == _EAGAIN:
                 return True
+            if new == _EINVAL:  # it listens no more: a reload has removed it, and we are about to be told
+                self._loop.remove_reader(fd)
+                return False
             if new not in _GONE:
                 self._run_short(fd, new)
                 return False

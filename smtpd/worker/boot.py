@@ -6,8 +6,9 @@ Also the words on the channel between them (SOCK_SEQPACKET, one JSON object a pa
 or `{"is": "failed", "text": …, "exit_code": …}`.
 The master says `{"do": "listeners", "slot": n, "names": […]}` with one descriptor (SCM_RIGHTS) per name, in
 order: a slot was added (TTIN); and `{"do": "serve", "slots": […]}`: accept from these slots at once, your
-own and those whose worker was retired (TTOU). The channel's end means that the master is gone: close the
-listeners in the same turn.
+own and those whose worker was retired (TTOU); and `{"do": "pause"}`: accept what waits and then no more, to which the answer
+is `{"is": "paused"}`, until `{"do": "resume"}`. The channel's end means that the master is gone: close the listeners in the
+same turn.
 """
 
 from __future__ import annotations
@@ -37,3 +38,4 @@ class WorkerBoot:
     cells: CellIndex
     channel: socket.socket
     serves: tuple[int, ...]  # slots whose sockets this worker accepts from at once; starts with `slot`
+    is_paused: bool = False  # accept nothing until "resume"

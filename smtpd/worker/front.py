@@ -114,6 +114,11 @@ class Front:
         for awaited in list(self._awaited):
             awaited.close()
 
+    @property
+    def is_awaiting(self) -> bool:
+        """Somebody owes a PROXY header, for HEADER_TIMEOUT_S at most."""
+        return bool(self._awaited)
+
     # --- of _AwaitedHeader -------------------------------------------------------------------------------------------
 
     @property

@@ -46,7 +46,7 @@ from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
-from smtpd.worker.parts import Host, SessionTap, WorkerParts
+from smtpd.worker.parts import Host, WorkerParts
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -168,7 +168,7 @@ class Worker:
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
             )  # fmt: skip
             front = Front(
-                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for),
+                self._loop, account, limits, self._lingering, self._beginner(service),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
                 introducers=Networks(listener.settings.xclient),
@@ -177,6 +177,22 @@ class Worker:
             self._fronts.append(front)
             acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn, self._parts.gate))
         return acceptors
+
+    def _beginner(self, service: Service) -> Callable[[int, Peer], None]:
+        """What becomes of a descriptor whose client is let in."""
+        transcripts, tap_for = self._transcripts, self._parts.tap_for
+
+        def begin(fd: int, peer: Peer) -> None:
+            connection = Connection(service, fd, peer)
+            if transcripts.watches:
+                connection.tap = transcripts.for_client(peer.address)
+            elif tap_for is not None:
+                connection.tap = tap_for(peer)
+            connection.start()
+            if self._is_draining:  # its PROXY header was late
+                connection.drain()
+
+        return begin
 
     def _tap_open_sessions(self) -> None:
         """Somebody began or ended to watch: sessions that are open already are shown from their next reply on."""
@@ -218,6 +234,8 @@ class Worker:
         self._control.start()
         self._load_routes()  # a command may have come between
         for acceptor in self._acceptors:
+            if self._boot.is_paused:
+                acceptor.pause()
             acceptor.serve(self._boot.serves)
         self._next_beat_at = loop.now
         self._beat()
@@ -251,25 +269,32 @@ class Worker:
 
     def stop(self) -> None:
         """Fast: sessions get 421 now; what is being committed or delivered is finished, the rest stays in the spool."""
+        if not self._is_draining:
+            _tell(self._boot.channel, {"is": "draining"})
         self._is_draining = True
         self._close_listeners()
+        for front in self._fronts:
+            front.close()
         for connection in list(self._connections):
             connection.stop()
         self._end_if_idle()
 
     def _end_if_idle(self) -> None:
-        if self._is_draining and not self._connections and not self._is_done:
+        if self._is_draining and not self._connections and not self._is_awaiting and not self._is_done:
             self._is_done = True
             self._control.close()
             self._scheduler.drain(lambda: self._spool.close(self._loop.stop))
             self._loop.call_later(DELIVERY_GRACE_S, self._scheduler.abandon)
 
+    @property
+    def _is_awaiting(self) -> bool:
+        """Somebody has still to be told something, or to hear what was said last: to end now would reset it away."""
+        return len(self._lingering) > 0 or any(front.is_awaiting for front in self._fronts)
+
     def _close_listeners(self) -> None:
         for acceptor in self._acceptors:
             acceptor.close()
         self._acceptors = []
-        for front in self._fronts:
-            front.close()
 
     # --- heartbeat and master ----------------------------------------------------------------------------------------
 
@@ -318,6 +343,13 @@ class Worker:
         elif message["do"] == "serve":
             for acceptor in self._acceptors:
                 acceptor.serve(tuple(message["slots"]))
+        elif message["do"] == "pause":
+            for acceptor in self._acceptors:
+                acceptor.pause()
+            _tell(self._boot.channel, {"is": "paused"})
+        elif message["do"] == "resume":
+            for acceptor in self._acceptors:
+                acceptor.resume()
 
     def _add_slot(self, names: list[str], descriptors: list[int]) -> None:
         sockets = {name: socket.socket(fileno=fd) for name, fd in zip(names, descriptors, strict=True)}
@@ -363,19 +395,3 @@ def _introducer(front: Front, transcripts: Transcripts) -> Callable[[Connection,
         return front.introduce(connection.session.peer, peer)
 
     return introduce
-
-
-def _beginner(
-    service: Service, transcripts: Transcripts, tap_for: Callable[[Peer], SessionTap] | None
-) -> Callable[[int, Peer], None]:
-    """What becomes of a descriptor whose client is let in."""
-
-    def begin(fd: int, peer: Peer) -> None:
-        connection = Connection(service, fd, peer)
-        if transcripts.watches:
-            connection.tap = transcripts.for_client(peer.address)
-        elif tap_for is not None:
-            connection.tap = tap_for(peer)
-        connection.start()
-
-    return begin

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from smtpd.errors import StartupError
-from smtpd.net.listeners import add_slot, bind_listener, close_listener, parse_address, shut_listener
+from smtpd.net import shutter
+from smtpd.net.listeners import add_slot, bind_listener, close_listener, parse_address
 from smtpd.settings import ListenerSettings
 
 
@@ -121,7 +122,7 @@ def test_shutting_a_listener_refuses_new_connections_though_a_copy_is_open() -> 
     sockets = bind_listener(listener("127.0.0.1:0"), 1)
     copy = sockets.sockets[0].dup()
     address = copy.getsockname()
-    shut_listener(sockets)
+    shutter.shut(sockets)
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address)
     copy.close()
