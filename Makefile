@@ -54,8 +54,9 @@ bench-quick: $(VENV)/.dev
 fuzz: $(VENV)/.dev
 	@$(BIN)/python -m pytest tests/fuzz --hypothesis-profile=long
 
-# 200 rounds of kill -9 under load, into a Maildir and to a next hop.
+# 200 rounds of kill -9 under load, into a Maildir and to a next hop; 250 reloads, upgrades and ends of workers under load.
 soak: $(VENV)/.dev
+	@SMTPD_CHANGE_ROUNDS=5 $(BIN)/python -m pytest -s tests/process/test_changes_in_flight.py -k many
 	@SMTPD_KILL_ROUNDS=200 $(BIN)/python -m pytest -s tests/process/test_kill_rounds.py tests/process/test_relay_kill_rounds.py
 
 clean:

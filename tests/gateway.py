@@ -205,6 +205,11 @@ class Gateway:
             with error:
                 return error.code, error.read()
 
+    def status(self) -> dict[str, Any]:
+        """Return /status of the master."""
+        answer: dict[str, Any] = json.loads(self.http("/status")[1])
+        return answer
+
     def metric(self, name: str, **labels: str) -> float:
         """Return the sum of all samples of `name` that carry these labels; 0 when there are none."""
         wanted = [f'{key}="{value}"' for key, value in labels.items()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import random
 import smtplib
+import ssl
 import threading
 from pathlib import Path
 
@@ -50,16 +51,22 @@ class MailClient(threading.Thread):
                     self.trouble.append(repr(error))
             except (OSError, smtplib.SMTPException) as error:
                 self.trouble.append(repr(error))
-            self._is_over.wait(PAUSE_S)
+            self._pause()
+
+    def _pause(self) -> None:
+        self._is_over.wait(PAUSE_S)
 
     def _send_some(self, smtp: smtplib.SMTP) -> None:
         for _ in range(self._random.randrange(1, 20)):
             if self._is_over.is_set():
                 return
-            mail_id = f"{self._prefix}{len(self.sent)}"
-            self.sent.add(mail_id)
-            smtp.sendmail("a@example.com", [RECIPIENT], make_mail(mail_id, self._random))
-            self.acknowledged.add(mail_id)
+            self._send_one(smtp)
+
+    def _send_one(self, smtp: smtplib.SMTP) -> None:
+        mail_id = f"{self._prefix}{len(self.sent)}"
+        self.sent.add(mail_id)
+        smtp.sendmail("a@example.com", [RECIPIENT], make_mail(mail_id, self._random))
+        self.acknowledged.add(mail_id)
 
     def end(self) -> None:
         """Finish the mail in hand, then be gone."""
@@ -67,12 +74,32 @@ class MailClient(threading.Thread):
         self.join()
 
 
-class MailLoad:
-    """Some MailClients at work: `with MailLoad(gateway, 4) as load`."""
+class PacedClient(MailClient):
+    """A connection for each mail, `per_second` of them; a late one is not made up for. `context`: STARTTLS first."""
 
-    def __init__(self, gateway: Gateway, count: int) -> None:
+    def __init__(self, gateway: Gateway, number: int, per_second: float, context: ssl.SSLContext | None = None) -> None:
+        super().__init__(gateway, number)
+        self._per_second = per_second
+        self._context = context
+
+    def _send_some(self, smtp: smtplib.SMTP) -> None:
+        if self._context is not None:
+            smtp.starttls(context=self._context)
+        self._send_one(smtp)
+
+    def _pause(self) -> None:
+        self._is_over.wait(1.0 / self._per_second)
+
+
+class MailLoad:
+    """Some clients at work: `with MailLoad(gateway, 4) as load`. With `per_second`, so many connections a second together."""
+
+    def __init__(self, gateway: Gateway, count: int, *, per_second: float = 0.0, context: ssl.SSLContext | None = None) -> None:
         self._gateway = gateway
-        self._clients = [MailClient(gateway, number) for number in range(count)]
+        self._clients: list[MailClient] = [
+            PacedClient(gateway, number, per_second / count, context) if per_second else MailClient(gateway, number)
+            for number in range(count)
+        ]
 
     def __enter__(self) -> MailLoad:
         for client in self._clients:

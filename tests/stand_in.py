@@ -55,11 +55,6 @@ class StandIn(Gateway):
         sock.close()
         return greeting
 
-    def status(self) -> dict[str, Any]:
-        """/status of the master."""
-        answer: dict[str, Any] = json.loads(self.http("/status")[1])
-        return answer
-
     def ready_pids(self) -> dict[int, int]:
         """slot -> pid of the ready workers of the newest generation."""
         status = self.status()
@@ -92,8 +87,13 @@ class Callers:
 
     def wait_served(self) -> None:
         """Return when some more were served."""
-        wanted = self.served + 5
-        wait_until("clients are served", lambda: self.served >= wanted or self.trouble, 20)
+        wanted, trouble = self.served + 5, len(self.trouble)
+        wait_until("clients are served", lambda: self.served >= wanted or len(self.trouble) > trouble, 20)
+
+    def wait_refused(self) -> None:
+        """Return when some more were refused."""
+        wanted = len(self.trouble) + 5
+        wait_until("clients are refused", lambda: len(self.trouble) >= wanted, 20)
 
     def _call(self) -> None:
         while not self._is_over.is_set():
@@ -102,3 +102,4 @@ class Callers:
                 self.served += 1
             except (OSError, ValueError, TypeError) as error:
                 self.trouble.append(repr(error))
+                self._is_over.wait(0.02)  # so that it doesn't spin while nobody serves

@@ -27,6 +27,8 @@ _COMMANDS = {
     "check": ("smtpd.cli.check", "check_command", "Check a configuration file and report all its faults."),
     "config": ("smtpd.cli.config", "config_command", "Show the configuration in effect."),
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits, and change what becomes of it."),
+    "pause": ("smtpd.cli.pause", "pause_command", "Accept no new connections on this node."),
+    "resume": ("smtpd.cli.pause", "resume_command", "Accept connections again."),
     "transcript": ("smtpd.cli.transcript", "transcript_command", "Watch the dialogue with a client or a next hop."),
     "load": ("smtpd.cli.load", "load_command", "Send mail to a server and measure what it takes."),
     "sink": ("smtpd.cli.sink", "sink_command", "Take mail and throw it away, or misbehave: a target for senders."),
