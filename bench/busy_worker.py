@@ -11,6 +11,7 @@ import sys
 import tempfile
 import threading
 
+from smtpd.limits.board import PressureBoard
 from smtpd.limits.clients import make_client_table
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net.hop_table import HopTable
@@ -37,12 +38,13 @@ def serve(host: str, port: int, is_busy: bool, run_dir: str) -> int:
     boot = WorkerBoot(
         slot=0,
         bank=slabs.take_bank(0),
-        generation=0,
+        generation=1,
         settings=settings,
         listeners=listeners,
         slabs=slabs,
         hops=HopTable(),
         clients=make_client_table(),
+        board=PressureBoard(),
         cells=cells,
         channel=workers,
         serves=(0,),

@@ -42,6 +42,7 @@ class _CrossCheck:
         self._relay()
         self._routes()
         self._limits()
+        self._overload()
         self._delivery()
         self._bounce()
 
@@ -224,6 +225,15 @@ class _CrossCheck:
         is_size_good = self._good(("limits", "message_size"), ("limits", "header_size"))
         if is_size_good and 0 < limits.message_size < limits.header_size:
             self._warn(("limits", "header_size"), "never reached: it is larger than message_size")
+
+    def _overload(self) -> None:
+        """A state that ends where it begins would come and go with each look."""
+        overload = self.settings.overload
+        for what in ("memory", "sessions", "loop_lag"):
+            high, low = getattr(overload, f"{what}_high"), getattr(overload, f"{what}_low")
+            path: Path = ("overload", f"{what}_low")
+            if high and low >= high and self._good(("overload",), path, ("overload", f"{what}_high")):
+                self._fault(path, f"not below {what}_high")
 
     def _delivery(self) -> None:
         delivery = self.settings.delivery

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from smtpd.errors import SmtpdError
+from smtpd.limits.board import PressureBoard
 from smtpd.limits.clients import make_client_table
 from smtpd.master.child import BOOTING, DRAINING, READY, Child, Generation, RunWorker, fork_worker
 from smtpd.master.comeback import Comeback
@@ -75,6 +76,7 @@ class Children:
         self._slabs = slabs
         self._hops = HopTable()  # shared by all workers of all generations
         self._clients = make_client_table()  # likewise
+        self._board = PressureBoard()  # likewise
         self._cells = cells
         self._log = log
         self._run_worker = run_worker
@@ -199,6 +201,7 @@ class Children:
             bank = self._slabs.take_bank(slot)
             self._hops.clear_column(bank)
             self._clients.open_bank(bank)
+            self._board.clear(bank)
         except Exception:
             ours.close()
             theirs.close()
@@ -215,6 +218,7 @@ class Children:
             slabs=self._slabs,
             hops=self._hops,
             clients=self._clients,
+            board=self._board,
             cells=self._cells,
             channel=theirs,
             serves=(slot, *(other for other in serves if other != slot)),
@@ -371,6 +375,7 @@ class Children:
         child.channel.close()
         self._slabs.fold_bank(child.bank)
         self._clients.clear_bank(child.bank)
+        self._board.clear(child.bank)
         with contextlib.suppress(OSError):  # a worker that was killed leaves its control socket behind
             os.unlink(f"{child.generation.settings.run_dir}/worker-{child.slot}-{child.pid}.sock")
         exit_code = os.waitstatus_to_exitcode(status)

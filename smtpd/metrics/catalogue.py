@@ -72,6 +72,7 @@ _CHECK = Label("check", filled_by=CHECKS)
 _RESULT = _closed("result", "accepted rejected deferred discarded")
 _CHECK_RESULT = _closed("result", "ok reject defer error timeout")
 _DENIED = "host_limit client_limit rate pregreet dnsbl shed_memory shed_disk shed_queue proxy_header"
+_MARKS = "memory address_space disk queue sessions descriptors lag"
 _ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct"
 _COMMANDS = (
     "helo ehlo lhlo mail rcpt data bdat rset noop vrfy expn help quit starttls auth xclient etrn other"  # as _parser.VERB_NAMES
@@ -89,7 +90,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("smtpd_connections_total", COUNTER, "Connections accepted", (_LISTENER,)),
     Metric("smtpd_connections_active", GAUGE, "Connections open now", (_LISTENER,)),
     Metric(
-        "smtpd_connections_denied_total", COUNTER, "Connections turned away before a session began",
+        "smtpd_connections_denied_total", COUNTER,
+        "Connections turned away before a session began; shed_queue: recipients put off since their route's queue is full",
         (_LISTENER, _closed("reason", _DENIED)),
     ),
     Metric("smtpd_sessions_ended_total", COUNTER, "Sessions by how they ended", (_LISTENER, _closed("reason", _ENDED))),
@@ -150,6 +152,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("smtpd_worker_buffer_bytes", GAUGE, "Octets in connections' buffers", is_per_worker=True),
     Metric("smtpd_log_lines_dropped_total", COUNTER, "Log lines lost because their destination was stuck or gone"),
     Metric("smtpd_stress_mode", GAUGE, "1 while timeouts and error limits are tightened", merge=MAX),
+    Metric("smtpd_overloaded", GAUGE, "1 while something is over its mark", (_closed("mark", _MARKS),), merge=MAX),
     Metric("smtpd_config_last_reload_success", GAUGE, "1 when the configuration as last read took effect", is_masters=True),
     Metric(
         "smtpd_config_last_reload_timestamp_seconds", GAUGE, "When the configuration last took effect, Unix time", is_masters=True

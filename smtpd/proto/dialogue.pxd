@@ -5,6 +5,7 @@ from smtpd.proto.rules cimport Rules
 from smtpd.proto.transaction cimport Transaction
 
 
+cdef object _SPOOL_FAILED, _SPOOL_FULL, _QUEUE_FULL
 cdef int _GREETED, _CONNECTED, _CLOSED, _PAUSED_NOT, _CLOSE, _QUIT
 
 

@@ -28,6 +28,7 @@ _CONNECTED, _GREETED, _CLOSED = states.CONNECTED, states.GREETED, states.CLOSED
 _PAUSED_NOT = PAUSED_NOT
 _CLOSE = ev.CLOSE
 _QUIT = p.VERB_QUIT
+_SPOOL_FAILED, _SPOOL_FULL, _QUEUE_FULL = replies.SPOOL_FAILED, replies.SPOOL_FULL, replies.QUEUE_FULL
 
 
 class Peer:
@@ -153,7 +154,7 @@ class Dialogue:
             self._check_errors()
 
     def _count_error(self, reply: Reply) -> None:
-        if reply is not replies.SPOOL_FAILED and reply is not replies.SPOOL_FULL:  # not the client's doing
+        if reply is not _SPOOL_FAILED and reply is not _SPOOL_FULL and reply is not _QUEUE_FULL:  # not the client's doing
             self.error_count += 1
 
     def _check_errors(self) -> None:

@@ -70,12 +70,14 @@ TEXT_LINE_TOO_LONG = Reply(b"554 5.6.0 Text line too long")
 BARE_NEWLINE = Reply(b"550 5.5.2 Content has a bare CR or LF")
 SPOOL_FULL = Reply(b"452 4.3.1 Insufficient system storage")
 SPOOL_FAILED = Reply(b"451 4.3.0 Error: queue file write error")
+QUEUE_FULL = Reply(b"451 4.3.0 Error: too much mail waits for this domain already")
 END_OF_DATA_TIMEOUT = Reply(b"451 4.3.0 Error: processing takes too long")
 
 _QUEUED = b"250 2.0.0 Ok: queued as "
 
 # --- ends of the connection ------------------------------------------------------------------------------------------
 HOST_BUSY = Reply(b"421 4.3.2 All server ports are busy", closes=True)
+OVERLOADED = Reply(b"421 4.3.2 Error: system overloaded, try again later", closes=True)
 TOO_MANY_CONNECTIONS = Reply(b"421 4.7.0 Error: too many connections from your address", closes=True)
 TIMEOUT = Reply(b"421 4.4.2 Error: timeout exceeded", closes=True)
 SHUTTING_DOWN = Reply(b"421 4.3.2 Service shutting down", closes=True)

@@ -33,3 +33,5 @@ cdef class Rules:
     cdef readonly bint offers_xclient
     cdef readonly Reply helo_reply
     cdef readonly Reply ehlo_reply
+
+    cpdef allow_errors(self, Py_ssize_t most)

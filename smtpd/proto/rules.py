@@ -1,6 +1,6 @@
 """What a listener allows: limits, offered extensions and the checks that answer from memory. Shared by its sessions.
 
-Made once for each listener (and once for each list of suppressed extensions); never changed while sessions use it.
+Made once for each listener (and once for each list of suppressed extensions). Only `hard_errors` changes while sessions use it.
 """
 
 from __future__ import annotations
@@ -89,6 +89,10 @@ class Rules:
         self.offers_xclient = offers_xclient
         self.helo_reply = Reply(b"250 " + self.hostname)
         self.ehlo_reply = Reply(self._render_ehlo(offered))
+
+    def allow_errors(self, most: int) -> None:
+        """So many errors since the last mail from now on, for open sessions too; 0 = no limit."""
+        self.hard_errors = most
 
     def _render_ehlo(self, offered: set[str]) -> bytes:
         lines = [self.hostname]

@@ -13,6 +13,7 @@ from smtpd.settings.gateway import (
     Settings,
     SpoolSettings,
 )
+from smtpd.settings.overload import OverloadSettings
 
 __all__ = [
     "BounceSettings",
@@ -22,6 +23,7 @@ __all__ = [
     "ListenerSettings",
     "LogSettings",
     "MetricsSettings",
+    "OverloadSettings",
     "PolicySettings",
     "RouteSettings",
     "Settings",

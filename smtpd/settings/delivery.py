@@ -95,6 +95,15 @@ class RouteSettings(Section, frozen=True, kw_only=True):
             "Mailbox that gets a copy of each mail of this route", kind="mailbox", empty="nobody", example='"journal@example.org"'
         ),
     ] = ""
+    queue_limit: Annotated[
+        int,
+        Key(
+            "Mails of this route that may wait, on the whole host, before its recipients are put off with 451",
+            least=1,
+            most=1_000_000_000,
+            zero="no limit",
+        ),
+    ] = 0
     bounce: Annotated[bool, Key("Tell senders of undeliverable mail of this route; false: it is held instead")] = True
 
 

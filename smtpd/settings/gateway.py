@@ -11,6 +11,7 @@ import msgspec
 
 from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.key import Key
+from smtpd.settings.overload import OverloadSettings
 from smtpd.settings.section import DAY_S, TIB, Section
 
 EHLO_KEYWORDS = (
@@ -79,6 +80,9 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
             example='["192.0.2.0/24"]',
         ),
     ] = []
+    mail_deadline: Annotated[
+        bool, Key("Hold each mail to limits.mail_deadline and minimum_data_rate at all times, not only under stress")
+    ] = False
     backlog: Annotated[int, Key("Connections that may wait to be accepted, for each worker", least=1, most=1 << 20)] = 4096
 
 
@@ -159,6 +163,19 @@ class LimitsSettings(Section, frozen=True, kw_only=True):
     command_deadline: Annotated[
         float, Key("Longest time for one command to arrive", kind="duration", least=0.001, most=DAY_S)
     ] = 300.0
+    mail_deadline: Annotated[
+        float,
+        Key(
+            "Longest time for a mail to arrive, and a second more for minimum_data_rate octets of it; where it holds",
+            kind="duration",
+            least=0.001,
+            most=DAY_S,
+            zero="no limit",
+        ),
+    ] = 300.0
+    minimum_data_rate: Annotated[
+        int, Key("Octets of a mail that earn it a second beyond mail_deadline", kind="size", least=1, most=TIB)
+    ] = 500
     end_of_data_timeout: Annotated[
         float,
         Key(
@@ -322,6 +339,7 @@ class Settings(Section, frozen=True, kw_only=True):
     ] = 30.0
     listener: list[ListenerSettings] = []
     limits: LimitsSettings = LimitsSettings()
+    overload: OverloadSettings = OverloadSettings()
     policy: PolicySettings = PolicySettings()
     spool: SpoolSettings = SpoolSettings()
     route: list[RouteSettings] = []

@@ -12,10 +12,13 @@ from smtpd.net.loop import Loop, Timer
 from smtpd.settings.gateway import SpoolSettings
 
 _PERIOD_S = 1.0
+_AGAIN = 1.1  # times what the settings want to keep must be free before mail is taken again
 
 
 class SpaceWatch:
-    """`is_full` is whether less is free than the settings want to keep. `observe(free_bytes, free_inodes)` runs on the loop."""
+    """`is_full`: less is free than the settings want to keep, or was, and a tenth more isn't yet.
+
+    `observe(free_bytes, free_inodes)` runs on the loop."""
 
     def __init__(
         self,
@@ -66,7 +69,8 @@ class SpaceWatch:
 
     def _take(self, found: os.statvfs_result) -> None:
         free_bytes = found.f_bavail * found.f_frsize + self._reusable_bytes()
-        has_inodes = found.f_files == 0 or found.f_favail >= self._settings.free_inodes  # 0: not limited
-        self.is_full = free_bytes < self._settings.free_bytes or not has_inodes
+        more = _AGAIN if self.is_full else 1.0
+        has_inodes = found.f_files == 0 or found.f_favail >= self._settings.free_inodes * more  # 0: not limited
+        self.is_full = free_bytes < self._settings.free_bytes * more or not has_inodes
         if self._observe is not None:
             self._observe(free_bytes, found.f_favail)

@@ -3,7 +3,8 @@
 Each TCP listener has one SO_REUSEPORT socket for each worker slot, so the kernel spreads connections by hash and also over a
 worker that is stopped, stuck or busy. So a worker watches the sockets of the two slots before it too: when one has a
 connection, it waits a moment, and if that is still not accepted, accepts it itself. Idle servers pay nothing for this;
-under load it is one look per socket and moment. No descriptor left (EMFILE) is waited out, not spun on.
+under load it is one look per socket and moment. Where descriptors run out (EMFILE, or what is left is kept back, descriptors.py)
+connections wait in the kernel's queue, and nothing spins.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from smtpd import _io
 from smtpd.net.listeners import ListenerSockets
 from smtpd.net.loop import Loop
+from smtpd.worker.descriptors import Descriptors
 from smtpd.worker.parts import Gate
 
 ACCEPTS_PER_TURN = 16  # so that a flood of connects leaves time for the sessions
@@ -38,20 +40,19 @@ class Acceptor:
         loop: Loop,
         listener: ListenerSockets,
         on_accepted: Accepted,
-        on_shortage: Callable[[str], None],
+        descriptors: Descriptors,
         gate: Gate | None = None,
     ) -> None:
         self.name = listener.name
         self._loop = loop
         self._listener = listener
         self._on_accepted = on_accepted
-        self._on_shortage = on_shortage
+        self._descriptors = descriptors
         self._gate = gate
         self._watched: dict[int, int] = {}  # descriptor -> distance, 0 = ours
         self._slots: tuple[int, ...] = ()
         self._is_closed = False
         self._is_paused = False
-        self._is_short = False
 
     def serve(self, slots: tuple[int, ...]) -> None:
         """Accept from these slots' sockets at once, and stand in for the neighbours before them."""
@@ -126,6 +127,7 @@ class Acceptor:
     def _accept(self, fd: int) -> bool:
         """Take what is waiting, up to the quantum; False when descriptors have run out and the socket is left for later."""
         gate = self._gate
+        ceiling = self._descriptors.ceiling
         for _ in range(ACCEPTS_PER_TURN):
             if gate is not None and not gate.take():
                 self._loop.remove_reader(fd)
@@ -133,8 +135,10 @@ class Acceptor:
                 return False
             new, peer = _io.accept(fd)
             if new >= 0:
-                self._is_short = False
                 self._on_accepted(new, peer)
+                if new >= ceiling:  # the lowest free one: what is left is for other things
+                    self._run_short(fd, "it has as many connections as descriptors allow")
+                    return False
                 continue
             if gate is not None:
                 gate.give_back()
@@ -144,13 +148,17 @@ class Acceptor:
                 self._loop.remove_reader(fd)
                 return False
             if new not in _GONE:
-                self._run_short(fd, new)
+                self._run_short(fd, errno.errorcode.get(-new, str(-new)))
                 return False
         return True
 
-    def _run_short(self, fd: int, code: int) -> None:
-        if not self._is_short:
-            self._is_short = True
-            self._on_shortage(f"accept on {self._listener.name}: {errno.errorcode.get(-code, str(code))}; trying again")
+    def _run_short(self, fd: int, why: str) -> None:
+        self._descriptors.run_short(f"accept on {self._listener.name}: {why}", self._loop.now)
         self._loop.remove_reader(fd)
-        self._loop.call_later(RETRY_S, lambda: self._watch(fd))
+        self._loop.call_later(RETRY_S, lambda: self._try_again(fd))
+
+    def _try_again(self, fd: int) -> None:
+        if not self._is_closed and not self._descriptors.has_room():
+            self._loop.call_later(RETRY_S, lambda: self._try_again(fd))
+        else:
+            self._watch(fd)

@@ -17,6 +17,7 @@ import socket
 from dataclasses import dataclass
 
 from smtpd.limits._clients import ClientTable
+from smtpd.limits.board import PressureBoard
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net.hop_table import HopTable
 from smtpd.net.listeners import ListenerSockets
@@ -35,6 +36,7 @@ class WorkerBoot:
     slabs: Slabs
     hops: HopTable
     clients: ClientTable
+    board: PressureBoard
     cells: CellIndex
     channel: socket.socket
     serves: tuple[int, ...]  # slots whose sockets this worker accepts from at once; starts with `slot`

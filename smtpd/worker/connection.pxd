@@ -48,15 +48,18 @@ cdef class Connection(StreamOwner):
     cdef bint _is_reset
     cdef double _started_at
     cdef double _line_started_at
-    cdef double _deadline
+    cdef double _heard_at
+    cdef double _mail_started_at
+    cdef Transaction _timed
     cdef Timer _timer
 
     cpdef Py_ssize_t on_data(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
     cpdef start(self)
+    cpdef hurry(self)
     cpdef drain(self)
     cpdef stop(self)
 
-    @cython.locals(session=Session, service=Service, now=double, position=Py_ssize_t, was_paused=int)
+    @cython.locals(session=Session, now=double, position=Py_ssize_t, was_paused=int)
     cpdef Py_ssize_t _take(self, bytearray buffer, Py_ssize_t start, Py_ssize_t end) except -1
 
     cpdef _lose(self)

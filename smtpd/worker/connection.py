@@ -1,7 +1,7 @@
 """One connection: joins a stream, a session and the spool, and keeps its deadlines. The session says what, here it is done.
 
-Owns the timer and the body in the making. A deadline is a number that moves with each octet; the one timer looks at it when it
-fires, so nothing is re-armed per line. Never parses, never formats a log line (`account.py`).
+Owns the timer and the body in the making. When the client was last heard is a number that moves with each octet; the one timer
+looks at it when it fires, so nothing is re-armed per line. Never parses, never formats a log line (`account.py`).
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class Connection(StreamOwner):
     """`service` is what all connections of a listener share."""
 
     __slots__ = (
-        "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_is_reset", "_line_started_at", "_mail",
-        "_started_at", "_timer", "client", "service", "session", "stream", "tap",
+        "_committing", "_counts", "_ended", "_head", "_heard_at", "_is_deep", "_is_reset", "_line_started_at", "_mail",
+        "_mail_started_at", "_started_at", "_timed", "_timer", "client", "service", "session", "stream", "tap",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
@@ -97,7 +97,9 @@ class Connection(StreamOwner):
         self._is_deep = False  # the last read was full: more octets may wait
         self._started_at = loop.now
         self._line_started_at = 0.0
-        self._deadline = loop.now + service.command_timeout
+        self._heard_at = loop.now
+        self._timed: Transaction | None = None  # whose time runs since `_mail_started_at`, as the timer has seen it
+        self._mail_started_at = 0.0
         self._timer: Timer = loop.call_later(service.timer_period_s, self._on_timer)
 
     def start(self) -> None:
@@ -149,12 +151,9 @@ class Connection(StreamOwner):
             position = session.receive(buffer, position, end)
         if self.tap is not None:
             self.tap.received(bytes(buffer[start:position]))
-        service = self.service
-        now = service.loop.now
-        if session.state == _CONTENT:
-            self._deadline = now + service.data_timeout
-        else:
-            self._deadline = now + service.command_timeout
+        now = self.service.loop.now
+        self._heard_at = now
+        if session.state != _CONTENT:
             if not session.is_waiting_for_line():
                 self._line_started_at = 0.0
             elif not self._line_started_at:
@@ -425,7 +424,7 @@ class Connection(StreamOwner):
         session.resume(token, verdict)
         self._settle_turn()
         if not session.paused and not was_reading:
-            self._deadline = self.service.loop.now + self.service.command_timeout
+            self._heard_at = self.service.loop.now
             self.stream.resume()
 
     # --- time --------------------------------------------------------------------------------------------------------
@@ -440,17 +439,37 @@ class Connection(StreamOwner):
         service = self.service
         session = self.session
         now = service.loop.now
-        limits = service.limits
         if session.paused:
             self._check_pause(now)
         elif self.stream.is_paused:  # the spool is behind, not the client
-            self._deadline = now + service.data_timeout
-        elif now >= self._deadline:
+            self._mail_started_at += now - self._heard_at
+            self._heard_at = now
+        elif now - self._heard_at >= (service.data_timeout if session.state == _CONTENT else service.command_timeout):
             self._time_out("idle")
-        elif self._line_started_at and now - self._line_started_at >= limits.command_deadline:
+        elif (self._line_started_at and now - self._line_started_at >= service.command_deadline) or (
+            service.mail_deadline and self._is_mail_late(now)
+        ):
             self._time_out("deadline")
         if self.stream.is_open:
             self._timer = service.loop.call_later(service.timer_period_s, self._on_timer)
+
+    def _is_mail_late(self, now: float) -> bool:
+        """Whether a mail takes longer than it may: so long, and a second more for each so many octets of its content."""
+        transaction = self.session.transaction
+        if transaction is not self._timed:
+            self._timed = transaction
+            self._mail_started_at = now
+        if transaction is None:
+            return False
+        size_bytes = transaction.decoder.size_bytes if transaction.decoder is not None else 0
+        service = self.service
+        return now - self._mail_started_at >= service.mail_deadline + size_bytes / service.minimum_data_rate
+
+    def hurry(self) -> None:
+        """Times have become shorter: look now, and as often as they want from now on."""
+        if self.stream.is_open:
+            self._timer.cancel()
+            self._on_timer()
 
     def _check_pause(self, now: float) -> None:
         """Checks and commit have a limit together; the client is told 451 and the mail, should it still be stored, removed."""

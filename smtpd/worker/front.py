@@ -19,6 +19,7 @@ from smtpd.proto.dialogue import Peer
 from smtpd.proto.proxy_header import MAX_BYTES, ProxyHeader
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.lingering import Lingering
+from smtpd.worker.overload import Overload
 
 HEADER_TIMEOUT_S = 5.0
 LINES_A_SECOND = 10
@@ -36,6 +37,7 @@ class Front:
         account: ListenerAccount,
         limits: ClientLimits,
         lingering: Lingering,
+        overload: Overload,
         begin: Begin,
         *,
         proxies: Networks,
@@ -47,6 +49,7 @@ class Front:
         self._account = account
         self._limits = limits
         self._lingering = lingering
+        self._overload = overload
         self._begin = begin
         self._proxies = proxies if proxies else None
         self._trusted = trusted if trusted else None
@@ -65,6 +68,9 @@ class Front:
     def admit(self, fd: int, peer: Peer) -> None:
         """Begin a session, unless the limits forbid it."""
         is_trusted = self._trusted is not None and not peer.is_balancer and peer.address in self._trusted
+        if (denial := self._overload.denial) != "":
+            self._shed(fd, denial)
+            return
         row, denial = self._limits.enter(peer.address, is_trusted)
         if denial:
             self._turn_away(fd, peer, denial)
@@ -85,6 +91,11 @@ class Front:
         self._account.denied(denial, 0)  # the session counts the reply
         self._tell_denial(denial, peer)
         return replies.TOO_MANY_CONNECTIONS
+
+    def _shed(self, fd: int, denial: str) -> None:
+        """Too much of something: nobody new. That it began was logged; a line for each would be too much again."""
+        self._account.denied(denial, replies.OVERLOADED.code)
+        self._lingering.dismiss(fd, b"" if self._is_implicit else replies.OVERLOADED.wire)
 
     def _turn_away(self, fd: int, peer: Peer, denial: str) -> None:
         reply = replies.HOST_BUSY if denial == HOST_LIMIT else replies.TOO_MANY_CONNECTIONS

@@ -7,11 +7,11 @@ number is bounded, by a share of the descriptors there are: the oldest make room
 
 from __future__ import annotations
 
-import resource
 from collections import deque
 
 from smtpd import _io
 from smtpd.net.loop import Loop
+from smtpd.worker.descriptors import Descriptors
 
 LINGER_S = 2.0
 MOST = 1000
@@ -21,12 +21,11 @@ SHARE = 8  # of all descriptors of the process, one in so many at most
 class Lingering:
     """Owns the descriptors it is given."""
 
-    def __init__(self, loop: Loop) -> None:
+    def __init__(self, loop: Loop, descriptors: Descriptors) -> None:
         self._loop = loop
         self._waiting: deque[tuple[float, int]] = deque()
         self._is_sweeping = False
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self._most = MOST if limit == resource.RLIM_INFINITY else max(1, min(MOST, limit // SHARE))
+        self._descriptors = descriptors
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -36,7 +35,7 @@ class Lingering:
         if last_words:
             _io.send(fd, last_words, 0)
         _io.shutdown_write(fd)
-        if len(self._waiting) >= self._most:
+        while len(self._waiting) >= max(1, min(MOST, self._descriptors.limit // SHARE)):
             _io.close(self._waiting.popleft()[1])
         self._waiting.append((self._loop.now + LINGER_S, fd))
         if not self._is_sweeping:

@@ -44,8 +44,10 @@ from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
+from smtpd.worker.descriptors import Descriptors
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
+from smtpd.worker.overload import Overload
 from smtpd.worker.parts import Host, WorkerParts
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
@@ -125,7 +127,21 @@ class Worker:
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
             note=lambda text: self._log.info("queue", text),
         )  # fmt: skip
-        self._lingering = Lingering(self._loop)
+        self._descriptors = Descriptors(self._warn)
+        self._lingering = Lingering(self._loop, self._descriptors)
+        limits = boot.clients, self._connections, self._spool, self._scheduler.lanes
+        self._overload = Overload(
+            self._loop,
+            settings,
+            boot.bank,
+            boot.generation,
+            boot.board,
+            *limits,
+            self._descriptors,
+            self._cells,
+            boot.cells,
+            self._warn,
+        )
         self._fronts: list[Front] = []
         self._acceptors = self._make_acceptors(router)
 
@@ -159,23 +175,26 @@ class Worker:
         for listener in boot.listeners:
             account = ListenerAccount(listener.name, self._cells, boot.cells, self._log, is_logging, self._spool.keeps_mail)
             rulebook = Rulebook(
-                settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits,
+                settings, listener.settings, listener.name, router.has_route, self._overload.refuses_mail, limits,
+                is_queue_full=self._queue_check(router, account),
                 suppressed=self._parts.suppressed, greeting=self._parts.greeting,
                 is_hello_optional=self._parts.is_hello_optional,
             )  # fmt: skip
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
+                stress_timeout=settings.overload.stress_timeout, has_mail_deadline=listener.settings.mail_deadline,
             )  # fmt: skip
+            self._overload.govern(service, rulebook)
             front = Front(
-                self._loop, account, limits, self._lingering, self._beginner(service),
+                self._loop, account, limits, self._lingering, self._overload, self._beginner(service),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
                 introducers=Networks(listener.settings.xclient),
             )  # fmt: skip
             service.introduce = _introducer(front, self._transcripts)
             self._fronts.append(front)
-            acceptors.append(Acceptor(self._loop, listener, front.accepted, self._warn, self._parts.gate))
+            acceptors.append(Acceptor(self._loop, listener, front.accepted, self._descriptors, self._parts.gate))
         return acceptors
 
     def _beginner(self, service: Service) -> Callable[[int, Peer], None]:
@@ -193,6 +212,21 @@ class Worker:
                 connection.drain()
 
         return begin
+
+    def _queue_check(self, router: Router, account: ListenerAccount) -> Callable[[str, bytes], bool] | None:
+        """Whether a recipient of a domain is put off; None where no route has a limit."""
+        overload = self._overload
+
+        def is_full(domain: str, reverse_path: bytes) -> bool:
+            if not overload.full_routes:
+                return False
+            route = router.route_for(domain, reverse_path)
+            if route is None or route.number not in overload.full_routes:
+                return False
+            account.denied("shed_queue", 0)
+            return True
+
+        return is_full if overload.has_queue_limits else None
 
     def _tap_open_sessions(self) -> None:
         """Somebody began or ended to watch: sessions that are open already are shown from their next reply on."""
@@ -237,6 +271,7 @@ class Worker:
             if self._boot.is_paused:
                 acceptor.pause()
             acceptor.serve(self._boot.serves)
+        self._descriptors.count_base()
         self._next_beat_at = loop.now
         self._beat()
         gc.collect()
@@ -303,7 +338,9 @@ class Worker:
         loop = self._loop
         self._status.heartbeat_s = time.monotonic()
         self._status.sessions = len(self._connections)
-        self._cells.observe(self._lag, max(0.0, loop.now - self._next_beat_at))
+        lag_s = max(0.0, loop.now - self._next_beat_at)
+        self._cells.observe(self._lag, lag_s)
+        self._overload.beat(lag_s, is_draining=self._is_draining)
         self._next_beat_at = loop.now + HEARTBEAT_S
         loop.call_at(self._next_beat_at, self._beat)
         count = len(self._connections)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Callable
 
-from smtpd.limits.checks import RateChecks, UnknownClientChecks
+from smtpd.limits.checks import QueueChecks, RateChecks, UnknownClientChecks
 from smtpd.limits.clients import ClientLimits
 from smtpd.mail.envelope import Recipient
 from smtpd.policy.relay import RelayChecks
@@ -23,7 +23,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 class Rulebook:
-    """`has_route(domain)` is delivery's, `is_full()` the spool's; both answer from memory.
+    """`has_route(domain)` is delivery's, `is_full()` says whether mail is put off, `is_queue_full(domain, reverse-path)` whether
+    a recipient's is (None: no route has a limit); all answer from memory.
 
     `suppressed`, `greeting` and `is_hello_optional` are for all peers: keywords not offered, what to say instead of host name and
     banner, and whether MAIL is taken from one who has not said who it is."""
@@ -37,6 +38,7 @@ class Rulebook:
         is_full: Callable[[], bool],
         limits: ClientLimits | None = None,
         *,
+        is_queue_full: Callable[[str, bytes], bool] | None = None,
         suppressed: frozenset[str] = frozenset(),
         greeting: bytes = b"",
         is_hello_optional: bool = False,
@@ -56,6 +58,8 @@ class Rulebook:
                 has_route=has_route,
                 is_full=is_full,
             )
+        if is_queue_full is not None:
+            self._checks = QueueChecks(is_queue_full, self._checks)
         self._has_rates = limits is not None and limits.has_rates
         rated = RateChecks(limits, self._checks) if limits is not None else self._checks
         self._kinds: tuple[Checks, ...] = (self._checks, rated, UnknownClientChecks())
@@ -64,6 +68,7 @@ class Rulebook:
         )
         self._newlines = _by_prefix(policy.bare_newline_networks)
         self._made: dict[tuple[bool, frozenset[str], int, bool], Rules] = {}
+        self._hard_errors = settings.limits.hard_errors
         self._default = self._rules(policy.bare_newline == "reject", frozenset(), _PLAIN, False)
 
     def rules_for(self, peer: Peer) -> Rules:
@@ -88,7 +93,7 @@ class Rulebook:
         key = (refuses_bare_newline, suppressed, kind, introduces)
         if key not in self._made:
             settings, listener = self._settings, self._listener
-            self._made[key] = Rules(
+            made = self._made[key] = Rules(
                 settings.hostname,
                 settings.limits,
                 self._kinds[kind],
@@ -103,7 +108,15 @@ class Rulebook:
                 postmaster=_postmaster(settings),
                 is_hello_optional=self._is_hello_optional,
             )
+            made.allow_errors(self._hard_errors)
         return self._made[key]
+
+    def set_stress(self, is_stressed: bool) -> None:
+        """Under stress sessions end at fewer errors, open ones too."""
+        usual, most = self._settings.limits.hard_errors, self._settings.overload.stress_hard_errors
+        self._hard_errors = min(most, usual or most) if is_stressed and most else usual
+        for rules in self._made.values():
+            rules.allow_errors(self._hard_errors)
 
 
 def _postmaster(settings: Settings) -> Recipient:

@@ -18,4 +18,11 @@ cdef class Service:
     cdef readonly object left
     cdef readonly double command_timeout
     cdef readonly double data_timeout
+    cdef readonly double command_deadline
+    cdef readonly double mail_deadline  # 0 = none
+    cdef readonly double minimum_data_rate
     cdef readonly double timer_period_s
+    cdef double _stress_timeout
+    cdef bint _has_mail_deadline
+
+    cpdef set_stress(self, bint is_stressed)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from smtpd.worker.connection import Connection
 
 
+_NEVER_S = 1e9
+
+
 def _nobody_counts(row: int) -> None:
     """Where no limits are held."""
 
@@ -30,7 +33,10 @@ class Service:
     `introduce(connection, peer)` counts a connection for the client that XCLIENT names, and returns what refuses it."""
 
     __slots__ = (
+        "_has_mail_deadline",
+        "_stress_timeout",
         "account",
+        "command_deadline",
         "command_timeout",
         "conduct_for",
         "connections",
@@ -42,6 +48,8 @@ class Service:
         "left",
         "limits",
         "loop",
+        "mail_deadline",
+        "minimum_data_rate",
         "on_accepted",
         "rules_for",
         "spool",
@@ -62,6 +70,9 @@ class Service:
         left: Callable[[int], object] = _nobody_counts,
         conduct_for: Callable[[Peer], Conduct | None] | None = None,
         introduce: Callable[[Connection, Peer], Reply | None] | None = None,
+        *,
+        stress_timeout: float = 10.0,
+        has_mail_deadline: bool = False,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -76,8 +87,19 @@ class Service:
         self.dates = dates
         self.connections = connections
         self.left = left
-        self.command_timeout = limits.command_timeout
-        self.data_timeout = limits.data_timeout
-        # A connection's timer looks at its deadline this often: late by at most a quarter of the shortest limit.
-        shortest = min(limits.command_timeout, limits.data_timeout, limits.command_deadline, limits.end_of_data_timeout)
-        self.timer_period_s = shortest / 4
+        self.minimum_data_rate = limits.minimum_data_rate
+        self._stress_timeout = stress_timeout
+        self._has_mail_deadline = has_mail_deadline
+        self.set_stress(False)
+
+    def set_stress(self, is_stressed: bool) -> None:
+        """Under stress silence is shorter and slow mails end; for open sessions too, from the next look of their timers on."""
+        limits = self.limits
+        most = self._stress_timeout if is_stressed else _NEVER_S
+        self.command_timeout = min(most, limits.command_timeout)
+        self.data_timeout = min(most, limits.data_timeout)
+        self.command_deadline = min(most, limits.command_deadline)
+        self.mail_deadline = limits.mail_deadline if is_stressed or self._has_mail_deadline else 0.0
+        # A connection's timer looks at its times this often: late by at most a quarter of the shortest limit.
+        shortest = min(self.command_timeout, self.data_timeout, self.command_deadline, limits.end_of_data_timeout)
+        self.timer_period_s = min(shortest, self.mail_deadline or shortest) / 4

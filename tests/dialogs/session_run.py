@@ -1,7 +1,8 @@
 """A sans-IO session as a dialog's server, whole or octet by octet; and the rules that a dialog's options ask for.
 
 Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SIZE CHUNKING`, `relay_domains = a b`,
-`untrusted_routing = yes`, `client = unknown` (a front end that speaks for itself), `xclient = yes` (one that may use it),
+`untrusted_routing = yes`, `queue = full` (of full.example), `client = unknown` (a front end that speaks for itself),
+`xclient = yes` (one that may use it),
 `spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
 `ways = whole` where the result depends on octets that arrive together (then the way of octets is left out), and
 `inside = yes` where the dialog needs a server that the test holds in its hands.
@@ -14,7 +15,7 @@ from typing import Any
 from dialogs.dialog import Dialog
 from dialogs.run import Mail, Server
 
-from smtpd.limits.checks import RateChecks, UnknownClientChecks
+from smtpd.limits.checks import QueueChecks, RateChecks, UnknownClientChecks
 from smtpd.limits.clients import ClientLimits, make_client_table
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.reply import Reply
@@ -33,6 +34,7 @@ COMMIT_REPLIES = {
     "full_at_commit": replies.SPOOL_FULL,
     "late": replies.END_OF_DATA_TIMEOUT,
 }
+FULL_DOMAIN = "full.example"
 NO_ROUTE_DOMAIN = "noroute.example"
 
 
@@ -67,6 +69,8 @@ def rules_of(dialog: Dialog) -> Rules:
     )
     clients = ClientLimits(make_client_table(), 0, limits_of(dialog))
     row, _ = clients.enter("192.0.2.7", False)
+    if options.get("queue") == "full":
+        checks = QueueChecks(lambda domain, reverse_path: domain == FULL_DOMAIN, checks)
     if options.get("client") == "unknown":
         checks = UnknownClientChecks()
     elif clients.has_rates:

@@ -13,7 +13,7 @@ from smtpd.proto import replies
 
 DIALOGS = read_dialogs()
 CONSTANTS = {name: value.wire for name, value in vars(replies).items() if isinstance(value, Reply)}
-INSTEAD_OF_A_SESSION = {"HOST_BUSY", "TOO_MANY_CONNECTIONS"}  # process/test_client_limits.py hears them
+INSTEAD_OF_A_SESSION = {"HOST_BUSY", "TOO_MANY_CONNECTIONS", "OVERLOADED"}  # heard in process/test_client_limits, test_overload
 # What the functions of the catalogue make starts so.
 STARTS = {
     "bad_attribute": replies.bad_attribute("").text,

@@ -9,6 +9,7 @@ import pytest
 
 from smtpd.net.loop import Loop
 from smtpd.worker import lingering
+from smtpd.worker.descriptors import Descriptors
 from smtpd.worker.lingering import Lingering
 
 
@@ -20,7 +21,7 @@ def pair() -> tuple[int, socket.socket]:
 
 def test_the_last_words_arrive_and_then_the_end_though_nobody_read_what_the_client_wrote() -> None:
     loop = Loop()
-    waiting = Lingering(loop)
+    waiting = Lingering(loop, Descriptors(print))
     fd, theirs = pair()
     theirs.sendall(b"EHLO client.example.org\r\n")
     waiting.dismiss(fd, b"421 4.7.0 no\r\n")
@@ -37,7 +38,7 @@ def test_the_last_words_arrive_and_then_the_end_though_nobody_read_what_the_clie
 def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lingering, "MOST", 2)
     loop = Loop()
-    waiting = Lingering(loop)
+    waiting = Lingering(loop, Descriptors(print))
     others = []
     for _ in range(3):
         fd, theirs = pair()
@@ -57,7 +58,7 @@ def test_the_oldest_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_few_descriptors_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch, descriptors: int, most: int) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda what: (descriptors, descriptors))
     loop = Loop()
-    waiting = Lingering(loop)
+    waiting = Lingering(loop, Descriptors(print))
     others = []
     for _ in range(most + 2):
         fd, theirs = pair()
@@ -73,7 +74,7 @@ def test_few_descriptors_leave_room_for_fewer(monkeypatch: pytest.MonkeyPatch, d
 def test_a_sweep_closes_what_is_old_enough_and_comes_again_for_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lingering, "LINGER_S", 0.01)
     loop = Loop()
-    waiting = Lingering(loop)
+    waiting = Lingering(loop, Descriptors(print))
     others = []
     for _ in range(2):
         fd, theirs = pair()

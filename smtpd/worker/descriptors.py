@@ -1,0 +1,66 @@
+"""How many descriptors connections of clients may take, so that some are left for spill files, deliveries and commands.
+
+The kernel gives the lowest free number, so a descriptor at `ceiling` or above says that all below it are taken: no counting, one
+comparison at accept. The limit may be changed from outside (prlimit(1)) and is read anew by `look`. A shortage is told once, and
+over when there was none for a while.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+
+_RESERVE_SHARE = 4  # one in so many is kept back
+_RESERVE_MOST = 4096
+_NO_LIMIT = 1 << 30
+_OVER_S = 10.0
+
+
+class Descriptors:
+    """`tell(text)` gets the log lines; times are those of the loop."""
+
+    def __init__(self, tell: Callable[[str], object]) -> None:
+        self._tell = tell
+        self._short_at_s = 0.0
+        self._base = 0
+        self.is_short = False
+        self.limit = self.ceiling = 0
+        self.look(0.0)
+
+    def count_base(self) -> None:
+        """What is open now is no client's: call it when the worker is put together."""
+        self._base = len(os.listdir("/proc/self/fd")) - 1
+
+    @property
+    def room(self) -> int:
+        """How many connections of clients there can be."""
+        return max(1, self.ceiling - self._base)
+
+    def look(self, now_s: float) -> None:
+        """Read the limit anew, and see whether a shortage is over."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY:
+            limit = _NO_LIMIT
+        if limit != self.limit:
+            self.limit = limit
+            self.ceiling = max(1, limit - min(limit // _RESERVE_SHARE, _RESERVE_MOST))
+        if self.is_short and now_s - self._short_at_s >= _OVER_S:
+            self.is_short = False
+            self._tell("there are descriptors for connections again")
+
+    def has_room(self) -> bool:
+        """Whether one more connection may be accepted."""
+        try:
+            fd = os.eventfd(0, os.EFD_CLOEXEC)
+        except OSError:
+            return False
+        os.close(fd)
+        return fd < self.ceiling
+
+    def run_short(self, why: str, now_s: float) -> None:
+        """A connection could not be accepted, or was the last one for now."""
+        self._short_at_s = now_s
+        if not self.is_short:
+            self.is_short = True
+            self._tell(f"{why}: connections wait to be accepted until others end")
