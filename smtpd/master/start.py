@@ -111,7 +111,10 @@ def _run(
         for listener in opened.spare:
             log.warning("master", f'no listener is called "{listener.name}": nobody accepts on {listener.label}')
         command = own_command() if is_upgradable and not root else None
-        master = Master(settings, file, load, run_worker, opened, inheritance, pid_file, log, owner_uid, command)
+        try:
+            master = Master(settings, file, load, run_worker, opened, inheritance, pid_file, log, owner_uid, command)
+        except (OSError, MemoryError) as error:
+            raise StartupError(f"no memory that workers can share: {error or 'out of memory'}", os.EX_OSERR) from None
     except BaseException:
         opened.close_bound()
         pid_file.release()

@@ -44,7 +44,7 @@ from smtpd.worker.account import ListenerAccount
 from smtpd.worker.admission import Acceptor
 from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
-from smtpd.worker.descriptors import Descriptors
+from smtpd.worker.descriptors import Descriptors, is_shortage
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
 from smtpd.worker.overload import Overload
@@ -70,6 +70,13 @@ def run_worker(boot: WorkerBoot, parts: WorkerParts | None = None) -> int:
     except StartupError as error:
         _tell(boot.channel, {"is": "failed", "text": str(error), "exit_code": error.exit_code})
         return error.exit_code
+    except (OSError, MemoryError, RuntimeError) as error:
+        if not is_shortage(error):
+            raise
+        _tell(
+            boot.channel, {"is": "failed", "text": f"the system has too little for a worker: {error}", "exit_code": os.EX_OSERR}
+        )
+        return os.EX_OSERR
     return worker.run()
 
 
@@ -144,6 +151,7 @@ class Worker:
         )
         self._fronts: list[Front] = []
         self._acceptors = self._make_acceptors(router)
+        self._descriptors.count_base()
 
     def _observers(self) -> SpoolObservers:
         """Metrics of custody: commits are observed by the shard thread in its own row, free space by the loop in ours."""
@@ -271,7 +279,6 @@ class Worker:
             if self._boot.is_paused:
                 acceptor.pause()
             acceptor.serve(self._boot.serves)
-        self._descriptors.count_base()
         self._next_beat_at = loop.now
         self._beat()
         gc.collect()
