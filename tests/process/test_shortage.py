@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from gateway import PROGRAM, Gateway, running_gateway, wait_until
+from stand_in import StandIn
 
 CLIENTS = 1000
 DESCRIPTORS = 200
@@ -149,3 +152,36 @@ def test_without_memory_to_share_the_start_is_refused_in_one_line(tmp_path: Path
     assert "Traceback" not in ended.stderr
     assert ended.stderr.splitlines()[-1].startswith("smtpd: no memory that workers can share: ")
     assert not (tmp_path / "run" / "smtpd.pid").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: the limit holds for other users only")
+def test_a_fork_that_fails_is_tried_again_until_there_are_processes(open_folder: Path) -> None:
+    server = StandIn(open_folder, {"user": "games", "workers": 1})
+    soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+    hog = subprocess.Popen(["sleep", "600"], user="games")
+    resource.setrlimit(resource.RLIMIT_NPROC, (2, hard))  # of that user: the master, and the hog or a worker
+    try:
+        server.start(wait=False)
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        wait_until("the fork fails", lambda: "worker 0 can't fork: " in server.log_text(), 30)
+        assert server.http("/healthz")[0] == 200
+        assert server.http("/readyz")[0] == 503
+        hog.kill()
+        hog.wait(30)
+        server.wait_ready()
+        wait_until("it is said", lambda: "worker 0 has started after all" in server.log_text(), 30)
+        assert server.log_text().count("can't fork") == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_NPROC, (soft, hard))
+        hog.kill()
+        hog.wait(30)
+        server.kill()
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """pytest's own folders are closed to other users."""
+    folder = Path(tempfile.mkdtemp(prefix="smtpd-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
