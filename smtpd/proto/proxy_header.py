@@ -7,6 +7,7 @@ versions 1 & 2" of HAProxy (proxy-protocol.txt).
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 
 V1_BYTES = 107  # the longest line of version 1, CRLF included (2.1)
@@ -17,6 +18,8 @@ _V2_FIXED = 16  # signature, version and command, family, length
 _LOCAL, _PROXY = 0, 1
 _ADDRESS_BYTES = {0x00: 0, 0x11: 12, 0x21: 36, 0x31: 216}  # by family and transport; TCP over IPv4 and IPv6, a unix stream
 _TLV_HEAD = 3
+_CRC32C, _CRC_BYTES = 0x03, 4  # type and length of the attribute that is the header's checksum (2.2.3)
+_CASTAGNOLI = 0x82F63B78  # its polynomial, lowest bit first (RFC 3309)
 _FAMILIES: dict[bytes, type[ipaddress.IPv4Address] | type[ipaddress.IPv6Address]] = {
     b"TCP4": ipaddress.IPv4Address,
     b"TCP6": ipaddress.IPv6Address,
@@ -113,8 +116,13 @@ class ProxyHeader:
             self._fail("a PROXY header of unknown family")
             return
         addresses = octets[_V2_FIXED : _V2_FIXED + address_bytes]
-        if len(addresses) < address_bytes or not _are_tlvs(octets[_V2_FIXED + address_bytes :]):
+        try:
+            checksum_at = _find_checksum(octets, _V2_FIXED + address_bytes)
+        except ValueError:
             self._fail("a PROXY header whose lengths contradict each other")
+            return
+        if checksum_at and not _is_whole(octets, checksum_at):
+            self._fail("a PROXY header whose checksum is wrong")
             return
         if address_bytes == 12:
             self._know(ipaddress.IPv4Address(addresses[:4]), int.from_bytes(addresses[8:10], "big"))
@@ -141,11 +149,38 @@ def _port(text: bytes) -> int:
     return int(text)
 
 
-def _are_tlvs(octets: bytes) -> bool:
-    """Whether octets are whole type-length-value triples (2.2), whatever they say."""
-    position = 0
+def _find_checksum(octets: bytes, position: int) -> int:
+    """Return where the checksum is, 0 = there is none. From `position` on a header has whole type-length-value triples (2.2),
+    else ValueError; what the others say does not matter here, least of all that the client has spoken TLS with somebody."""
+    found = 0
     while position < len(octets):
-        if len(octets) - position < _TLV_HEAD:
-            return False
-        position += _TLV_HEAD + int.from_bytes(octets[position + 1 : position + 3], "big")
-    return position == len(octets)
+        end = position + _TLV_HEAD + int.from_bytes(octets[position + 1 : position + _TLV_HEAD], "big")
+        if octets[position] == _CRC32C:
+            if found or end - position != _TLV_HEAD + _CRC_BYTES:
+                raise ValueError("no checksum")
+            found = position + _TLV_HEAD
+        position = end
+    if position != len(octets):
+        raise ValueError("lengths contradict each other")
+    return found
+
+
+def _is_whole(octets: bytes, checksum_at: int) -> bool:
+    """Whether the header has this checksum, counted as if it were zeros (2.2.3)."""
+    behind = checksum_at + _CRC_BYTES
+    table = _crc_table()
+    crc = 0xFFFFFFFF
+    for octet in octets[:checksum_at] + bytes(_CRC_BYTES) + octets[behind:]:
+        crc = table[(crc ^ octet) & 0xFF] ^ crc >> 8
+    return (crc ^ 0xFFFFFFFF).to_bytes(_CRC_BYTES, "big") == octets[checksum_at:behind]
+
+
+@functools.cache
+def _crc_table() -> list[int]:
+    """The checksum of each octet."""
+    table = []
+    for crc in range(256):
+        for _ in range(8):
+            crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
+        table.append(crc)
+    return table

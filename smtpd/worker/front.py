@@ -71,7 +71,8 @@ class Front:
         if (denial := self._overload.denial) != "":
             self._shed(fd, denial)
             return
-        row, denial = self._limits.enter(peer.address, is_trusted)
+        # A health check is no client: one that the limits of a client turn away would take this host out of service.
+        row, denial = self._limits.enter(peer.address, is_trusted or peer.is_balancer)
         if denial:
             self._turn_away(fd, peer, denial)
             return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import smtplib
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,32 +16,48 @@ from peers import require_peer
 
 BALANCER = "127.0.0.0/9"  # what HAProxy connects from
 
-CONFIG = """
-global
-    maxconn 200
-defaults
-    mode tcp
-    timeout connect 5s
-    timeout client 30s
-    timeout server 30s
-frontend mx
-    bind {host}:{port}
-    default_backend mx
-backend mx
-    option smtpchk EHLO check.example.org
-    server one {gateway_host}:{gateway_port} {send} check {check} inter 200ms fastinter 200ms
-"""
+EXAMPLE = Path(__file__).parents[2] / "conf" / "haproxy" / "haproxy.cfg"
+
+
+def free_port_six() -> int:
+    """A port of [::1], which has no addresses for each test process: taken at once."""
+    with socket.socket(socket.AF_INET6) as probe:
+        probe.bind(("::1", 0))
+        return int(probe.getsockname()[1])
 
 
 @contextmanager
-def haproxy(gateway: Gateway, folder: Path, send: str, check: str) -> Iterator[int]:
+def haproxy(
+    gateway: Gateway, folder: Path, send: str = "send-proxy-v2", check: str = "", other: Gateway | None = None
+) -> Iterator[int]:
     """A HAProxy in front of a gateway; yields its port."""
-    program = require_peer("haproxy", "haproxy")
     port = free_port(gateway.host)
+    with haproxy_on(gateway, folder, f"{gateway.host}:{port}", send, check, other):
+        yield port
+
+
+@contextmanager
+def haproxy_on(
+    gateway: Gateway, folder: Path, address: str, send: str = "send-proxy-v2", check: str = "", other: Gateway | None = None
+) -> Iterator[None]:
+    """The example of conf/ on this address, with these options of its servers and this one for checks."""
+    program = require_peer("haproxy", "haproxy")
+    host, _, port = address.rpartition(":")
     config = folder / "haproxy.cfg"
-    config.write_text(
-        CONFIG.format(host=gateway.host, port=port, gateway_host=gateway.host, gateway_port=gateway.port, send=send, check=check)
-    )
+    text = "".join(line for line in EXAMPLE.read_text().splitlines(True) if not line.startswith("#"))
+    second = other or gateway
+    for known, wanted in [
+        ("bind 0.0.0.0:25", f"bind {address}"),
+        ("maxconn 20000", "maxconn 200"),
+        ("default-server send-proxy-v2", f"default-server {send}"),
+        ("option smtpchk EHLO haproxy.example.net", check or "option smtpchk EHLO haproxy.example.net"),
+        ("inter 5s", "inter 100ms fastinter 100ms downinter 100ms"),
+        ("10.0.0.11:25", f"{gateway.host}:{gateway.port}"),
+        ("10.0.0.12:25", f"{second.host}:{second.port}"),
+    ]:
+        assert text.count(known) == 1, known
+        text = text.replace(known, wanted)
+    config.write_text(text)
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([program, "-db", "-f", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     try:
@@ -48,13 +65,13 @@ def haproxy(gateway: Gateway, folder: Path, send: str, check: str) -> Iterator[i
         def is_there() -> bool:
             assert process.poll() is None, (folder / "haproxy.log").read_text()
             try:
-                with socket.create_connection((gateway.host, port), 5) as sock:
+                with socket.create_connection((host.strip("[]"), int(port)), 5) as sock:
                     return sock.recv(100).startswith(b"220 ")
             except OSError:
                 return False
 
         wait_until("HAProxy with a server that is up", is_there, 30)
-        yield port
+        yield
     finally:
         process.terminate()
         process.wait(20)
@@ -64,30 +81,30 @@ def await_log(gateway: Gateway, text: str) -> None:
     wait_until(f"a line with {text!r}", lambda: text in gateway.log_text(40000), 20)
 
 
-def balanced(folder: Path, **more: object) -> dict[str, object]:
+def balanced(folder: Path, listener: dict[str, object] | None = None, **more: object) -> dict[str, object]:
     address = Gateway(folder / "unused").host
-    return {
-        "listener": [{"name": "mx", "address": f"{address}:{free_port(address)}", "proxy_protocol": [BALANCER]}],
-        **more,
-    }
+    name: dict[str, object] = {"name": "mx", "address": f"{address}:{free_port(address)}", "proxy_protocol": [BALANCER]}
+    return {"listener": [name | (listener or {})], **more}
 
 
 @contextmanager
-def behind(folder: Path, **more: object) -> Iterator[Gateway]:
-    gateway_settings = balanced(folder, **more)
+def behind(folder: Path, listener: dict[str, object] | None = None, **more: object) -> Iterator[Gateway]:
+    gateway_settings = balanced(folder, listener, **more)
     with running_gateway(folder / "gateway", gateway_settings) as gateway:
-        listener = gateway_settings["listener"]
-        assert isinstance(listener, list)
-        gateway.port = int(listener[0]["address"].rpartition(":")[2])
+        listeners = gateway_settings["listener"]
+        assert isinstance(listeners, list)
+        gateway.port = int(listeners[0]["address"].rpartition(":")[2])
         yield gateway
 
 
 @pytest.mark.peer("haproxy")
-@pytest.mark.parametrize(("send", "check"), [("send-proxy", "check-send-proxy"), ("send-proxy-v2", "check-send-proxy")])
-def test_the_client_behind_a_balancer_is_the_one_that_counts(tmp_path: Path, send: str, check: str) -> None:
+@pytest.mark.parametrize(
+    "send", ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,ssl,cert-cn,authority"]
+)
+def test_the_client_behind_a_balancer_is_the_one_that_counts(tmp_path: Path, send: str) -> None:
     with (
         behind(tmp_path, limits={"mail_rate": "2/d"}, policy={"trusted": ["127.0.0.0/30"]}) as gateway,
-        haproxy(gateway, tmp_path, send, check) as port,
+        haproxy(gateway, tmp_path, send) as port,
     ):
         source = "127.200.0.5"
         with smtplib.SMTP(gateway.host, port, timeout=20, source_address=(source, 0)) as client:
@@ -104,6 +121,62 @@ def test_the_client_behind_a_balancer_is_the_one_that_counts(tmp_path: Path, sen
             client.ehlo("client.example.org")
             assert client.mail("alice@example.org")[0] == 250  # another client, though the balancer is the same
         assert gateway.metric("smtpd_connections_denied_total", reason="proxy_header") == 0
+
+
+@pytest.mark.peer("haproxy")
+def test_connections_are_counted_for_the_client_and_never_for_the_balancer(tmp_path: Path) -> None:
+    with (
+        behind(tmp_path, limits={"connections_per_client": 2}, policy={"trusted": ["192.0.2.1"]}) as gateway,
+        haproxy(gateway, tmp_path) as port,
+    ):
+        opened = []
+        for source in ["127.200.0.5"] * 3 + ["127.200.0.6"] * 3:
+            sock = socket.create_connection((gateway.host, port), 20, source_address=(source, 0))
+            opened.append((sock, sock.recv(100)[:4]))
+        assert [code for _, code in opened] == [b"220 ", b"220 ", b"421 "] * 2
+        for sock, _ in opened:
+            sock.close()
+        await_log(gateway, "Connection concurrency limit exceeded: unknown[127.200.0.5] for service mx")
+        assert gateway.metric("smtpd_connections_denied_total", reason="client_limit") == 2
+
+
+@pytest.mark.peer("haproxy")
+@pytest.mark.parametrize(("send", "exempt"), [("send-proxy", ["127.0.0.1/32"]), ("send-proxy-v2", [])])
+@pytest.mark.parametrize("check", ["option smtpchk EHLO check.example.org", "option smtpchk", "timeout check 5s"])
+def test_its_checks_find_a_gateway_up_whatever_the_limits(tmp_path: Path, send: str, exempt: list[str], check: str) -> None:
+    """By EHLO, by HELO and by TCP alone. With version 1 they carry HAProxy's own address, a client like any other."""
+    limits = {"limits": {"connection_rate": "1/d"}, "policy": {"trusted": ["192.0.2.1"]}}
+    with behind(tmp_path, {"exempt": exempt}, workers=1, **limits) as gateway, haproxy(gateway, tmp_path, send, check) as port:
+        wait_until("a dozen checks", lambda: gateway.metric("smtpd_connections_total") >= 12, 20)
+        with socket.create_connection((gateway.host, port), 20, source_address=("127.200.0.7", 0)) as sock:
+            assert sock.recv(100).startswith(b"220 ")
+        assert "DOWN" not in (tmp_path / "haproxy.log").read_text()
+        assert gateway.metric("smtpd_connections_denied_total", reason="proxy_header") == 0
+
+
+@pytest.mark.peer("haproxy")
+def test_a_gateway_that_stops_leaves_the_rotation(tmp_path: Path) -> None:
+    with (
+        behind(tmp_path / "one", workers=1) as one,
+        behind(tmp_path / "two", workers=1) as two,
+        haproxy(one, tmp_path, other=two) as port,
+    ):
+        one.stop()
+        for _ in range(10):  # refused connections are tried at the other
+            with smtplib.SMTP(two.host, port, timeout=20, source_address=("127.200.0.5", 0)) as client:
+                client.sendmail("a@example.com", ["b@example.org"], b"Subject: x\r\n\r\ntext\r\n")
+        two.await_mails("b", 10)
+
+
+@pytest.mark.peer("haproxy")
+def test_a_client_by_ipv6_is_known_by_that_address(tmp_path: Path) -> None:
+    with behind(tmp_path, workers=1) as gateway:
+        port = free_port_six()
+        with haproxy_on(gateway, tmp_path, f"[::1]:{port}"), smtplib.SMTP("::1", port, timeout=20) as client:
+            client.ehlo("client.example.org")
+            client.sendmail("a@example.com", ["six@example.org"], b"Subject: x\r\n\r\ntext\r\n")
+            (mail,) = gateway.await_mails("six")
+            assert b"from client.example.org (unknown [IPv6:::1])" in mail
 
 
 def test_a_health_check_is_greeted_and_may_send_nothing(tmp_path: Path) -> None:
@@ -179,3 +252,28 @@ def test_a_peer_that_is_not_listed_can_not_tell_who_it_is(tmp_path: Path) -> Non
             assert b"250 2.1.0" not in heard
         wait_until("both ends in the log", lambda: gateway.log_text(40000).count("disconnect from ") == 2, 20)
         assert "192.0.2.7" not in gateway.log_text(40000)
+
+
+def test_a_header_may_trickle_and_its_attributes_bring_nothing_but_themselves(tmp_path: Path) -> None:
+    """Octet by octet, with 3,000 octets of attributes; that the client spoke TLS with the front end is no TLS of ours."""
+    tls = b"\x20" + struct.pack("!H", 15) + b"\x07\0\0\0\0" + b"\x21\0\x07TLSv1.3"
+    attributes = tls + b"\xe0" + struct.pack("!H", 3000) + bytes(3000)
+    addresses = socket.inet_aton("192.0.2.7") + socket.inet_aton("192.0.2.1") + struct.pack("!HH", 4711, 25)
+    size = struct.pack("!H", len(addresses) + len(attributes))
+    header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11" + size + addresses + attributes
+    with behind(tmp_path, workers=1) as gateway:
+        with socket.create_connection((gateway.host, gateway.port), 20) as sock:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for octet in header:
+                sock.sendall(bytes([octet]))
+            stream = sock.makefile("rb")
+            assert stream.readline().startswith(b"220 ")
+            sock.sendall(b"EHLO client.example.org\r\n")
+            while (line := stream.readline())[3:4] == b"-":
+                assert line.startswith(b"250-")
+            content = b"Subject: x\r\n\r\ntext\r\n"
+            sock.sendall(b"MAIL FROM:<>\r\nRCPT TO:<bob@example.org>\r\nBDAT %d LAST\r\n" % len(content) + content + b"QUIT\r\n")
+            assert [stream.readline()[:3] for _ in range(4)] == [b"250", b"250", b"250", b"221"]
+            stream.close()
+        (mail,) = gateway.await_mails("bob")
+        assert b"(unknown [192.0.2.7])\n\tby mx.example.net (smtpd) with ESMTP id" in mail
