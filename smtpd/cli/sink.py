@@ -36,6 +36,7 @@ _SIZE = Parsed("size", parse_size)
 _DURATION = Parsed("duration", parse_duration)
 _LATENCY = Parsed("latency", normal_latency)
 _HOST = Parsed("host", lambda text: check_text("hostname", text))
+_NETWORK = Parsed("network", lambda text: check_text("network", text))
 _LOG = Parsed("destination", lambda text: check_text("log_destination", text))
 _COUNT = click.IntRange(1)
 
@@ -80,6 +81,7 @@ def _commands(*names: str, help: str) -> Callable[[Any], Any]:
 @click.option("-N", "--no-dsn", is_flag=True, help="Do not offer DSN.")
 @click.option("-p", "--no-pipelining", is_flag=True, help="Do not offer PIPELINING.")
 @click.option("--hide", multiple=True, metavar="KEYWORD", help="Do not offer this EHLO keyword; may be repeated.")
+@click.option("--proxy", multiple=True, type=_NETWORK, metavar="NETWORK", help="Peers that must send a PROXY header; repeatable.")
 @click.option("-P", "--pix", is_flag=True, help="Greet like a CISCO PIX; implies -e.")
 @_commands("-q", "--disconnect", help="Disconnect without a reply.")
 @_commands("-Q", "--close", help="Reply 421 and disconnect.")
@@ -139,7 +141,7 @@ def _run(settings: Any, parts: SinkParts, seed: int, options: dict[str, Any], re
     started = time.time()
     code = run_master(
         settings, "sink", lambda: settings, functools.partial(run_worker, parts=parts), announce,
-        before_run=board.watch, root="." if options["root"] else "",
+        before_run=board.watch, root="." if options["root"] else "", user_hint="say -u USER (-u root to stay root)",
     )  # fmt: skip
     total, workers, times = board.close()
     result = report_of(
@@ -234,6 +236,7 @@ def _make_target(address: str | None, backlog: int | None, options: dict[str, An
         is_dsn_offered=not options["no_dsn"],
         banner="" if options["no_esmtp"] else "ESMTP",
         backlog=backlog or 4096,
+        proxies=options["proxy"],
         message_size=options["message_size"],
         timeout_s=options["timeout"] or 0.0,
         is_verbose=options["verbose"],

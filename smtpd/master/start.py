@@ -49,17 +49,18 @@ def run_master(
     before_run: Callable[[Master], object] = lambda master: None,
     root: str = "",
     is_upgradable: bool = False,
+    user_hint: str = "set `user` in the configuration",
 ) -> int:
     """Serve until stopped; gives the exit code. `file` is "" for the embedded default, `load` reads it anew.
 
     `on_started` is called when everything is bound and before the first worker starts, `before_run` then with the master, whose
     loop and counters it may look at until this returns. `root`: a directory to confine the server to (chroot) once everything is
     bound; relative paths of the settings are then looked up from the present directory. `is_upgradable`: on USR2 the command line
-    of this process is run anew. Raises StartupError.
+    of this process is run anew. `user_hint`: how root is told to name a user. Raises StartupError.
     """
     inheritance = inherit()
     try:
-        return _run(settings, file, load, run_worker, on_started, before_run, root, is_upgradable, inheritance)
+        return _run(settings, file, load, run_worker, on_started, before_run, root, is_upgradable, user_hint, inheritance)
     except StartupError as error:
         if inheritance.predecessor is not None:
             inheritance.predecessor.say_failed(str(error))
@@ -77,6 +78,7 @@ def _run(
     before_run: Callable[[Master], object],
     root: str,
     is_upgradable: bool,
+    user_hint: str,
     inheritance: Inheritance,
 ) -> int:
     account = choose_account(settings)
@@ -106,8 +108,8 @@ def _run(
         log = MasterLog(settings.log, settings.hostname)
         if account is not None and (text := describe_unreadable_program(account)):
             log.warning("master", text)
-        if os.geteuid() == 0:
-            log.warning("master", "runs as root: set `user` in the configuration, to drop to it")
+        if os.geteuid() == 0 and settings.user != "root":
+            log.warning("master", f"runs as root: {user_hint}")
         for listener in opened.spare:
             log.warning("master", f'no listener is called "{listener.name}": nobody accepts on {listener.label}')
         command = own_command() if is_upgradable and not root else None

@@ -42,10 +42,11 @@ class Step:
     `delay_s`: wait before anything is said. `reply`: this instead of what the command would get, which is not carried out then
     (421 always ends the connection). `ending`: STAY, CLOSE or RESET after the reply, or without a word when there is none.
     `hold_s`: having answered, read nothing for so long. `cut`: the step that ends the content once `cut_bytes` of it have come,
-    0 = at once after `hold_s`; for DATA and BDAT only. `reason`: label of smtpd_rejections_total.
+    0 = at once after `hold_s`; for DATA and BDAT only. `reason`: label of smtpd_rejections_total. `each`: at the end of content
+    in LMTP, what each recipient is told in place of 250, None = nothing else.
     """
 
-    __slots__ = ("cut", "cut_bytes", "delay_s", "ending", "hold_s", "reason", "reply")
+    __slots__ = ("cut", "cut_bytes", "delay_s", "each", "ending", "hold_s", "reason", "reply")
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Step:
         cut: Step | None = None,
         cut_bytes: int = 0,
         reason: str = "other",
+        each: list[Reply | None] | None = None,
     ) -> None:
         if reply is not None and not reply.closes and (ending or reply.code == 421):
             reply = Reply(reply.text, closes=True)
@@ -67,6 +69,7 @@ class Step:
         self.cut = cut
         self.cut_bytes = cut_bytes
         self.reason = reason
+        self.each = each
 
 
 LATER = Step()  # the driver is asked (ASK) and answers by `resume(token, verdict)`
@@ -115,6 +118,8 @@ def judge_step(session: Dialogue, verdict: Verdict | None) -> None:
 def take_step(session: Dialogue, stage: str, verb: int) -> bool:
     """Do what the step says at once; True when the command is done with by that."""
     step = session.step
+    if step is not None and step.each is not None and session.transaction is not None:
+        session.transaction.answers = step.each
     if step is None or (step.reply is None and not step.ending):
         return False
     if step.ending == RESET:

@@ -224,6 +224,8 @@ def finish_body(session: Dialogue, verdict: Verdict) -> None:
     answers = verdict.replies or [
         verdict.reply or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
     ]
+    if transaction.answers is not None:
+        answers = [own or answer for own, answer in zip(transaction.answers, answers, strict=True)]
     for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
         session.put(reply.wire)
         session.tally.add(-reply.code)

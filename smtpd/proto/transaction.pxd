@@ -17,6 +17,7 @@ cdef class Transaction:
     cdef public bint is_last_chunk
     cdef public Py_ssize_t chunk_bytes
     cdef public tuple chunk_owner
+    cdef public list answers
 
     cpdef fail(self, Reply reply, str reason)
 

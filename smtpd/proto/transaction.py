@@ -19,8 +19,8 @@ class Transaction:
     """`failure` is the reply that the end of data will get whatever else comes; content is then only drained."""
 
     __slots__ = (
-        "chunk_bytes", "chunk_owner", "decoder", "failure", "failure_reason", "is_chunked", "is_last_chunk", "is_reported",
-        "parameters", "recipients", "reverse_path",
+        "answers", "chunk_bytes", "chunk_owner", "decoder", "failure", "failure_reason", "is_chunked", "is_last_chunk",
+        "is_reported", "parameters", "recipients", "reverse_path",
     )  # fmt: skip
 
     reverse_path: bytes
@@ -34,6 +34,7 @@ class Transaction:
     is_chunked: bool
     chunk_bytes: int
     chunk_owner: tuple[Transaction | None, int] | None  # set: this one only swallows a chunk
+    answers: list[Reply | None] | None  # LMTP: what some recipients are told whatever becomes of the mail, by their order
 
     def fail(self, reply: Reply, reason: str) -> None:
         """Keep the first failure; from now on content is counted but not kept."""
@@ -58,6 +59,7 @@ def begin_transaction(reverse_path: bytes, parameters: MailParameters) -> Transa
     transaction.is_chunked = False
     transaction.chunk_bytes = 0
     transaction.chunk_owner = None
+    transaction.answers = None
     return transaction
 
 

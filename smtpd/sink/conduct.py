@@ -59,7 +59,7 @@ class Surroundings:
 class SinkConduct:
     """See `proto.conduct.Conduct`. `number` is the connection's over all workers, from 1."""
 
-    __slots__ = ("_arguments", "_around", "_chance", "_is_for_us", "_mail_count", "_number", "_recipients", "_sender", "_walked")
+    __slots__ = ("_arguments", "_around", "_chance", "_is_for_us", "_mail_count", "_number", "_recipients", "_sender")
 
     def __init__(self, around: Surroundings, number: int) -> None:
         self._around = around
@@ -69,7 +69,7 @@ class SinkConduct:
         self._mail_count = 0
         self._sender = b""
         self._recipients: list[str] = []
-        self._arguments: list[bytes] = []  # of MAIL and then each RCPT that was taken or tried
+        self._arguments: list[bytes] = []  # of MAIL and then each RCPT that was taken, or is tried now
 
     def at_stage(self, session: Dialogue, stage: str, verb: int, argument: bytes) -> Step | None:
         around = self._around
@@ -77,7 +77,10 @@ class SinkConduct:
         if around.plan.logged and place in around.plan.logged:
             around.note(session.peer.address, _describe(place, argument))
         domains = self._look(session, place, argument)
-        step = self._decide(session, place, domains) if place in around.plan.by_place else None
+        step = None
+        if place in around.plan.by_place:
+            has_own_replies = place == END and session.rules.is_lmtp and len(domains) > 1
+            step = self._decide_each(session, domains) if has_own_replies else self._decide(session, place, domains)
         if place == _RCPT and step is not None and (step.reply is not None or step.ending):  # it will be no recipient
             self._arguments.pop()
             self._recipients.pop()
@@ -126,6 +129,20 @@ class SinkConduct:
             return Step(delay_s=delay_s, hold_s=hold_s, cut=cut, cut_bytes=decided.cut_bytes)
         return Step(decided.reply, decided.ending, delay_s=delay_s, hold_s=hold_s)
 
+    def _decide_each(self, session: Dialogue, domains: list[str]) -> Step | None:
+        """The end of content in LMTP: each recipient draws for itself, one after the other (RFC 2033 4.2)."""
+        steps = [self._decide(session, END, [domain]) for domain in domains]
+        delay_s = sum(step.delay_s for step in steps if step is not None)
+        hold_s = sum(step.hold_s for step in steps if step is not None)
+        for step in steps:
+            if step is not None and step.ending:  # no recipient has a connection of its own
+                return Step(step.reply, step.ending, delay_s=delay_s, hold_s=hold_s)
+        each = [None if step is None else step.reply for step in steps]
+        if not any(each):
+            return Step(delay_s=delay_s, hold_s=hold_s) if delay_s or hold_s else None
+        whole = next(reply for reply in each if reply is not None) if all(each) else None
+        return Step(whole, delay_s=delay_s, hold_s=hold_s, each=each)
+
     def _applies(self, number: int, rule: Rule, session: Dialogue, domains: list[str]) -> bool:
         if self._mail_count < rule.after_mails or (rule.domains and not rule.wants_domain(domains)):
             return False
@@ -156,6 +173,10 @@ class SinkConduct:
 
     def _look(self, session: Dialogue, place: int, argument: bytes) -> list[str]:
         """Remember what MAIL and RCPT say; return the domains that a rule's `domains` are about."""
+        transaction = session.transaction
+        if transaction is not None and len(self._recipients) > len(transaction.recipients):
+            self._arguments.pop()  # the session did not take the last one
+            self._recipients.pop()
         if place == _MAIL:
             self._sender = _without_parameters(argument)
             self._arguments = [argument]

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass
 
 from smtpd.control.follower import Follower
+from smtpd.limits._clients import BANKS
 from smtpd.log.maillog import MailLog
 from smtpd.proto.dialogue import Peer
 from smtpd.sink.conduct import SinkConduct, Surroundings
@@ -16,8 +17,6 @@ from smtpd.sink.dump import DumpSpool
 from smtpd.sink.plan import Plan
 from smtpd.sink.shared import SharedCounts, SharedGreylist
 from smtpd.worker.parts import Host, WorkerParts
-
-_MOST_WORKERS = 1024  # of all generations together
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class SinkParts(WorkerParts):
         limits = (wishes.max_sessions, wishes.exit_after_mails, wishes.exit_after_sessions)
         self._counts: SharedCounts | None = None
         if plan.rules or plan.logged or wishes.dump or any(limits):
-            self._counts = SharedCounts(_MOST_WORKERS, *limits)
+            self._counts = SharedCounts(BANKS, *limits)
 
     @property
     def draws(self) -> bool:

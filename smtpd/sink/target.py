@@ -27,7 +27,8 @@ _UNLIMITED = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how a sink listens. `message_size` in octets, 0 = no limit; `timeout_s` 0 = the gateway's own limits."""
+    """Where and how a sink listens. `message_size` in octets, 0 = no limit; `timeout_s` 0 = the gateway's own limits.
+    `proxies` are networks of peers that must send a PROXY header."""
 
     listen: tuple[str, ...]
     run_dir: str
@@ -39,6 +40,7 @@ class Target:
     is_dsn_offered: bool = True
     banner: str = "ESMTP"
     backlog: int = 4096
+    proxies: tuple[str, ...] = ()
     message_size: int = 0
     timeout_s: float = 0.0
     is_verbose: bool = False
@@ -55,6 +57,7 @@ def sink_settings(target: Target) -> Settings:
             dsn=target.is_dsn_offered,
             banner=target.banner,
             backlog=target.backlog,
+            proxy_protocol=list(target.proxies),
         )
         for n, address in enumerate(target.listen)
     ]

@@ -29,7 +29,7 @@ Begin = Callable[[int, Peer], object]
 
 class Front:
     """One listener's door in one worker. `begin(fd, peer)` starts a session; `is_implicit`: TLS from the first octet, so
-    nobody is turned away in words."""
+    nobody is turned away in words. `on_turned_away` is called for each connection that gets no session."""
 
     def __init__(
         self,
@@ -44,6 +44,7 @@ class Front:
         trusted: Networks,
         introducers: Networks,
         is_implicit: bool = False,
+        on_turned_away: Callable[[], None] | None = None,
     ) -> None:
         self._loop = loop
         self._account = account
@@ -55,6 +56,7 @@ class Front:
         self._trusted = trusted if trusted else None
         self._introducers = introducers if introducers else None
         self._is_implicit = is_implicit
+        self._on_turned_away = on_turned_away
         self._awaited: set[_AwaitedHeader] = set()
         self._told_at_s = self._told = self._untold = 0
 
@@ -102,6 +104,7 @@ class Front:
         reply = replies.HOST_BUSY if denial == HOST_LIMIT else replies.TOO_MANY_CONNECTIONS
         self._account.denied(denial, reply.code)
         self._tell_denial(denial, peer)
+        self.end_without_session()
         self._lingering.dismiss(fd, b"" if self._is_implicit else reply.wire)
 
     def _tell_denial(self, denial: str, peer: Peer) -> None:
@@ -136,6 +139,11 @@ class Front:
     @property
     def loop(self) -> Loop:
         return self._loop
+
+    def end_without_session(self) -> None:
+        """A connection that was taken over does not get as far as a session."""
+        if self._on_turned_away is not None:
+            self._on_turned_away()
 
     def forget(self, awaited: _AwaitedHeader) -> None:
         self._awaited.discard(awaited)
@@ -202,4 +210,5 @@ class _AwaitedHeader:
 
     def close(self) -> None:
         self._let_go()
+        self._front.end_without_session()
         _io.close(self._fd)

@@ -199,6 +199,7 @@ class Worker:
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
                 introducers=Networks(listener.settings.xclient),
+                on_turned_away=None if self._parts.gate is None else self._parts.gate.give_back,
             )  # fmt: skip
             service.introduce = _introducer(front, self._transcripts)
             self._fronts.append(front)

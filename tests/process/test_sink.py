@@ -298,3 +298,43 @@ def test_it_runs_as_another_user_in_another_root(tmp_path: Path) -> None:
     assert (root / "all").read_bytes().count(b"X-Mail-Args: ") == 2
     assert (root / "all").stat().st_uid != 0
     assert [path.name for path in root.iterdir()] == ["all"]
+
+
+# --- behind a front end --------------------------------------------------------------------------------------------------
+
+
+def test_front_ends_name_their_clients_and_hold_no_room_without_one(tmp_path: Path) -> None:
+    """With one session at most, those that never get one give their room back."""
+    with RunningSink(tmp_path, "--proxy", "127.0.0.0/8", "-m", "1", "-D", "mails", "-v") as sink:
+        for octets in (b"EHLO client.example.org\r\n", b"PROXY TCP4 x\r\n", b""):
+            with sink.connect() as sock:
+                sock.sendall(octets)
+                sock.shutdown(socket.SHUT_WR)
+                with contextlib.suppress(ConnectionResetError):
+                    assert sock.recv(100) == b""
+        with sink.connect() as sock, sock.makefile("rwb") as stream:
+            stream.write(b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 25\r\n")
+            stream.flush()
+            assert stream.readline().startswith(b"220 ")
+            for line in (b"HELO client.example.org", b"MAIL FROM:<a@example.com>", b"RCPT TO:<b@example.org>", b"DATA"):
+                stream.write(line + b"\r\n")
+                stream.flush()
+                assert stream.readline()[:1] in b"23"
+            stream.write(b"Subject: x\r\n\r\nx\r\n.\r\nQUIT\r\n")
+            stream.flush()
+            assert stream.readline().startswith(b"250 ")
+            assert stream.readline().startswith(b"221 ")
+        sink.stop()
+    assert sink.report["connections"] == 1
+    assert (tmp_path / "mails").read_text().startswith("X-Client-Addr: 192.0.2.7\n")
+    assert "[192.0.2.7:4711] C: HELO client.example.org" in sink.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="for root")
+def test_root_is_told_the_option_that_names_a_user(tmp_path: Path) -> None:
+    with RunningSink(tmp_path) as sink:
+        sink.stop()
+    assert "runs as root: say -u USER (-u root to stay root)" in sink.stderr
+    with RunningSink(tmp_path, "-u", "root") as sink:
+        sink.stop()
+    assert "runs as root" not in sink.stderr

@@ -155,6 +155,27 @@ def test_lmtp_refuses_each_recipient() -> None:
     assert run.send(CONTENT) == [BUSY.text, BUSY.text]
 
 
+def test_lmtp_answers_each_recipient_for_itself() -> None:
+    run = conducted(((ev.STAGE_BODY, p.VERB_DATA), Step(each=[None, BUSY, None])), is_lmtp=True)
+    run.send(b"LHLO client.example.com\r\n")
+    run.send(MAIL + RCPT * 3 + DATA)
+    first, second, third = run.send(CONTENT)
+    assert first.startswith(b"250 2.1.5 <b@example.org> Ok: queued as ")
+    assert (second, third) == (BUSY.text, first)
+    assert run.mails == 1
+    run.send(MAIL + RCPT * 3 + DATA)  # whose answers are its own
+    run.session.conduct = None
+    assert codes(run.send(CONTENT)) == [250] * 3
+
+
+def test_lmtp_keeps_nothing_that_no_recipient_gets() -> None:
+    run = conducted(((ev.STAGE_BODY, p.VERB_DATA), Step(BUSY, each=[Reply(b"550 5.2.1 No"), BUSY])), is_lmtp=True)
+    run.send(b"LHLO client.example.com\r\n")
+    run.send(MAIL + RCPT * 2 + DATA)
+    assert run.send(CONTENT) == [b"550 5.2.1 No", BUSY.text]
+    assert (run.mails, run.bodies_dropped) == (0, 1)
+
+
 def test_a_refused_chunk_is_swallowed() -> None:
     run = conducted(((ev.STAGE_DATA, p.VERB_BDAT), Step(BUSY)))
     run.send(HELLO)

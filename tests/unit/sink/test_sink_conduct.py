@@ -35,8 +35,8 @@ class Sink:
     def _finish(self) -> None:
         self.finished += 1
 
-    def connect(self, address: str = "192.0.2.7") -> Conducted:
-        return Conducted(SinkConduct(self.around, self.counts.next_connection()), address=address)
+    def connect(self, address: str = "192.0.2.7", *, is_lmtp: bool = False) -> Conducted:
+        return Conducted(SinkConduct(self.around, self.counts.next_connection()), address=address, is_lmtp=is_lmtp)
 
 
 def by_options(seed: int = 1, **wanted: object) -> Sink:
@@ -307,3 +307,73 @@ def test_flaky_cuts_content() -> None:
 def test_the_rest_of_a_session_is_not_touched_by_a_scenario() -> None:
     run = greet(by_example("greylisting"))
     assert run.send(b"NOOP\r\n" + QUIT) == [b"250 2.0.0 Ok", b"221 2.0.0 Bye"]
+
+
+# --- several recipients --------------------------------------------------------------------------------------------------
+
+
+def send_to_many(sink: Sink, count: int) -> list[bytes]:
+    """The replies at the end of a mail to so many, in LMTP."""
+    run = sink.connect(is_lmtp=True)
+    run.send(b"LHLO client.example.com\r\n")
+    run.send(MAIL)
+    run.send(RCPT * count + DATA)
+    return run.send(CONTENT)
+
+
+def test_in_lmtp_each_recipient_draws_its_own_reply() -> None:
+    sink = by_options(soft=(".:50",))
+    replies = send_to_many(sink, 200)
+    counts = Counter(reply[:3] for reply in replies)
+    assert 60 < counts[b"250"] < 140
+    assert counts[b"250"] + counts[b"450"] == 200
+    assert replies == send_to_many(by_options(soft=(".:50",)), 200)
+    assert replies != send_to_many(by_options(seed=2, soft=(".:50",)), 200)
+
+
+def test_in_lmtp_a_rule_for_a_domain_is_for_its_recipients_alone(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "s.toml").write_text(
+        '[[rule]]\nat = ["end"]\ndomains = ["example.net"]\nreply = "552 5.2.2 Full"\ndelay = "2 s"\n'
+    )
+    run = Sink(rules_of(load_scenario(str(tmp_path / "s.toml")))).connect(is_lmtp=True)
+    run.send(b"LHLO client.example.com\r\n")
+    run.send(MAIL)
+    run.send(b"RCPT TO:<a@example.net>\r\n" + RCPT + b"RCPT TO:<c@example.net>\r\n" + DATA)
+    assert run.send(CONTENT) == []
+    assert run.waits == ("delay", 4.0)
+    assert [reply[:3] for reply in run.pass_time()] == [b"552", b"250", b"552"]
+
+
+def test_in_lmtp_a_connection_that_ends_ends_for_all() -> None:
+    sink = by_options(reset=(".:30",))
+    run = sink.connect(is_lmtp=True)
+    run.send(b"LHLO client.example.com\r\n")
+    run.send(MAIL)
+    run.send(RCPT * 20 + DATA)
+    assert run.send(CONTENT) == []
+    assert run.is_reset
+
+
+class Dumped:
+    mail_argument = b""
+    rcpt_arguments: list[bytes] = []  # noqa: RUF012 - replaced, never changed
+
+
+def test_a_dump_names_the_recipients_that_were_taken() -> None:
+    sink = by_options(hard=("RCPT:50",))
+    sink.around.is_dumping = True
+    conduct = SinkConduct(sink.around, 1)
+    run = Conducted(conduct)
+    run.send(HELLO)
+    run.send(MAIL)
+    taken = []
+    for n in range(40):
+        argument = b"TO:<u%d@example.org>" % n if n % 3 else b"TO:<u%d@exa mple.org>" % n
+        (reply,) = run.send(b"RCPT " + argument + b"\r\n")
+        if reply.startswith(b"250"):
+            taken.append(argument)
+    run.send(DATA)
+    dump = Dumped()
+    conduct.begin_body(dump)
+    assert dump.rcpt_arguments == taken
+    assert 5 < len(taken) < 27
