@@ -68,8 +68,9 @@ class StandIn(Gateway):
 class Callers:
     """Two clients that connect, want to be greeted, and leave, again and again. `trouble` is what went wrong."""
 
-    def __init__(self, server: StandIn) -> None:
+    def __init__(self, server: StandIn, port: int = 0) -> None:
         self._server = server
+        self._port = port
         self._is_over = threading.Event()
         self._threads = [threading.Thread(target=self._call) for _ in range(2)]
         self.served = 0
@@ -98,7 +99,7 @@ class Callers:
     def _call(self) -> None:
         while not self._is_over.is_set():
             try:
-                assert "slot" in self._server.greeting()
+                assert "slot" in self._server.greeting(self._port)
                 self.served += 1
             except (OSError, ValueError, TypeError) as error:
                 self.trouble.append(repr(error))

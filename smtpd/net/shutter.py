@@ -68,8 +68,9 @@ def raise_again(listener: ListenerSockets) -> None:
             continue
         with contextlib.suppress(FileNotFoundError):  # it had none
             sock.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
-        if not sock.getsockname()[1]:  # the kernel chose the port, and has taken it back
-            sock.bind(listener.bound_to)
+        if listener.settings.address.endswith(":0"):  # the kernel chose the port for one of them, and has taken it back
+            with contextlib.suppress(OSError):  # EINVAL: not this one
+                sock.bind(listener.bound_to)
         sock.listen(listener.settings.backlog)
 
 

@@ -3,13 +3,18 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from gateway import wait_until
-from stand_in import StandIn
+from peers import require_peer
+from stand_in import SERVER, StandIn
+from successor import upgrade
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -48,6 +53,106 @@ def test_master_and_workers_are_the_user_and_the_master_alone_may_bind_low_ports
         allowed = 1 << 10 if pid == master else 0  # CAP_NET_BIND_SERVICE
         assert int(fields["CapPrm"], 16) == int(fields["CapEff"], 16) == allowed
         assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
+
+
+def test_nobody_of_the_same_user_looks_into_a_process_and_the_spool_is_closed_to_others(server: StandIn) -> None:
+    for pid in (server.running.pid, *server.worker_pids()):
+        assert os.stat(f"/proc/{pid}/environ").st_uid == 0  # not dumpable: what /proc shows is root's
+        assert status(pid)["Umask"] == "0077"
+
+
+def test_a_new_program_started_by_the_user_may_bind_low_ports_and_its_workers_may_not() -> None:
+    probe = subprocess.run([require_peer("util-linux", "unshare"), "--mount", "true"], capture_output=True, text=True)
+    if probe.returncode != 0:
+        pytest.skip(f"mounting is not allowed here: {probe.stderr.strip()}")
+    with readable_server() as server:
+        old = upgrade_with(server, 26)
+        master, workers = server.running.pid, server.worker_pids()
+        assert len(workers) == 2
+        for pid in (master, *workers):
+            fields = status(pid)
+            assert fields["Uid"].split() == [str(NOBODY)] * 4
+            assert fields["NoNewPrivs"] == "1"
+            assert fields["Umask"] == "0077"
+            allowed = 1 << 10 if pid == master else 0
+            assert int(fields["CapPrm"], 16) == int(fields["CapEff"], 16) == allowed
+            assert int(fields["CapInh"], 16) == int(fields["CapAmb"], 16) == 0
+            assert os.stat(f"/proc/{pid}/environ").st_uid == 0
+        assert server.greeting(26)["uid"] == [NOBODY] * 3
+        assert old.wait(30) == 0
+        upgrade_with(server, 27)  # and so on
+        assert server.greeting(27)["uid"] == [NOBODY] * 3
+        server.settings["listener"].append({"name": "l28", "address": f"{server.host}:28"})
+        server.write_config()
+        server.signal(signal.SIGHUP)
+        wait_until("the reload is over", lambda: server.status()["generation"] == 2, 20)
+        assert server.greeting(28)["uid"] == [NOBODY] * 3
+
+
+def upgrade_with(server: StandIn, port: int) -> object:
+    server.settings["listener"].append({"name": f"l{port}", "address": f"{server.host}:{port}"})
+    server.write_config()
+    return upgrade(server)
+
+
+# Becomes the program that it is given, in a mount namespace where everybody may pass through to what the program needs.
+OPEN = """
+import os, subprocess, sys, tempfile
+
+def mount(*words):
+    subprocess.run(["mount", *words], check=True)
+
+os.unshare(os.CLONE_NEWNS)
+mount("--make-rprivate", "/")
+needed = sys.argv[1].split(":")
+for path in needed:
+    steps = ["/".join(path.split("/")[:n]) for n in range(2, path.count("/") + 1)]
+    closed = next((step for step in steps if not os.stat(step).st_mode & 1), None)
+    if closed:
+        inside = [entry for entry in needed if entry.startswith(closed + "/")]
+        held = [tempfile.mkdtemp(dir="/tmp") for _ in inside]
+        for source, hold in zip(inside, held):
+            mount("--bind", source, hold)
+        mount("-t", "tmpfs", "-o", "mode=0755", "none", closed)
+        for target, hold in zip(inside, held):
+            os.makedirs(target, 0o755, exist_ok=True)
+            mount("--move", hold, target)
+            os.rmdir(hold)
+os.chdir(sys.argv[2])
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+
+
+class ReadableServer(StandIn):
+    """Its interpreter and code can be read by every user, wherever they are installed."""
+
+    def start(self, *, wait: bool = True) -> None:
+        repository = str(Path(__file__).parents[2])
+        needed = sorted({sys.base_prefix, os.path.realpath(sys.base_prefix), repository, sys.prefix}, key=len)
+        program = [sys.executable, "-B", "-W", "error::DeprecationWarning", str(SERVER), str(self.config)]
+        with self.stderr.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", OPEN, ":".join(needed), str(self.folder), *program],
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+
+
+@contextmanager
+def readable_server() -> Iterator[StandIn]:
+    folder = Path(tempfile.mkdtemp(prefix="smtpd-"))
+    folder.chmod(0o755)
+    stand_in = ReadableServer(folder, {"user": "nobody"})
+    stand_in.settings["listener"][0]["address"] = f"{stand_in.host}:25"
+    stand_in.port = 25
+    stand_in.write_config()
+    with stand_in:
+        yield stand_in
+    shutil.rmtree(folder)
 
 
 def test_directories_and_pid_file_belong_to_the_user(server: StandIn) -> None:

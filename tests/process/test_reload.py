@@ -2,6 +2,7 @@
 
 import signal
 import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -120,6 +121,73 @@ def test_the_metrics_address_moves(server: StandIn) -> None:
     assert _is_refused(server.host, old_port)
 
 
+def test_an_address_of_the_metrics_that_is_taken_changes_nothing(server: StandIn) -> None:
+    before = server.ready_pids()
+    with socket.create_server((server.host, 0)) as other:
+        server.settings["metrics"]["address"] = f"{server.host}:{other.getsockname()[1]}"
+        server.settings["hostname"] = "mx2.example.net"
+        reload(server, success=False)
+    assert server.ready_pids() == before
+    assert server.greeting()["hostname"] == "mx.example.net"
+
+
+def test_one_of_two_new_ports_is_taken_and_the_other_is_given_back(server: StandIn) -> None:
+    free = free_port(server.host)
+    with socket.create_server((server.host, 0)) as other:
+        for name, port in (("second", free), ("third", other.getsockname()[1])):
+            server.settings["listener"].append({"name": name, "address": f"{server.host}:{port}"})
+        reload(server, success=False)
+    assert _is_refused(server.host, free)
+    assert server.greeting()["slot"] in (0, 1)
+
+
+def test_a_listener_gets_another_name_and_backlog_on_the_same_sockets(server: StandIn) -> None:
+    with Callers(server) as callers:
+        server.settings["listener"][0] |= {"name": "edge", "backlog": 7}
+        reload(server, success=True)
+        callers.wait_served()
+    assert callers.trouble == []
+    assert [entry["name"] for entry in server.status()["listeners"]] == ["edge"]
+    assert _backlogs(server) == {7}
+
+
+def test_connections_that_wait_on_a_removed_listener_are_still_served(server: StandIn) -> None:
+    second = free_port(server.host)
+    server.settings["listener"].append({"name": "second", "address": f"{server.host}:{second}"})
+    reload(server, success=True)
+    with Callers(server, second) as callers:
+        callers.wait_served()
+        server.settings["listener"].pop()
+        reload(server, success=True)
+        callers.wait_refused()
+    assert set(callers.trouble) == {"ConnectionRefusedError(111, 'Connection refused')"}
+
+
+def test_a_reload_while_the_server_drains_does_nothing(server: StandIn) -> None:
+    client, _ = server.connect()
+    server.signal(signal.SIGTERM)
+    wait_until("it drains", lambda: server.status()["is_draining"], 20)
+    server.signal(signal.SIGHUP)
+    server.signal(signal.SIGUSR2)
+    client.close()
+    assert server.running.wait(30) == 0
+    assert "reading the configuration" not in server.log_text()
+    assert "starting the new program" not in server.log_text()
+
+
+def test_a_hundred_reloads_in_a_row(server: StandIn) -> None:
+    with Callers(server) as callers:
+        for number in range(100):
+            server.settings["hostname"] = f"mx{number}.example.net"
+            server.write_config()
+            server.signal(signal.SIGHUP)
+            if number % 10 == 0:
+                callers.wait_served()
+        wait_until("the last is in effect", lambda: server.greeting()["hostname"] == "mx99.example.net", 60)
+    assert callers.trouble == []
+    wait_until("only two workers are left", lambda: len(server.worker_pids()) == 2, 60)
+
+
 def test_user_and_run_dir_stay_until_a_restart(server: StandIn) -> None:
     server.settings["run_dir"] = str(server.folder / "elsewhere")
     reload(server, success=True)
@@ -149,3 +217,11 @@ def _is_refused(host: str, port: int) -> bool:
     except ConnectionError:
         return True
     return False
+
+
+def _backlogs(server: StandIn) -> set[int]:
+    """The kernel's queue lengths of the listening sockets (ss shows them as Send-Q)."""
+    lines = subprocess.run(
+        ["ss", "-Hltn", "src", f"{server.host}:{server.port}"], check=True, capture_output=True, text=True
+    ).stdout.splitlines()
+    return {int(line.split()[2]) for line in lines}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from gateway import wait_until
-from stand_in import StandIn
+from stand_in import Callers, StandIn
 
 
 @pytest.fixture
@@ -38,6 +38,24 @@ def test_a_killed_worker_is_replaced_and_its_slot_served(server: StandIn) -> Non
     assert server.metric("smtpd_worker_up") == 2
     assert "worker 0" in server.log_text()
     assert "SIGKILL" in server.log_text()
+
+
+def test_a_worker_that_is_told_to_end_drains_and_is_replaced_at_once(server: StandIn) -> None:
+    server.settings["drain_timeout"] = "60 s"
+    server.write_config()
+    server.start()
+    client, greeting = server.connect()
+    with Callers(server) as callers:
+        os.kill(greeting["pid"], signal.SIGTERM)
+        slot = greeting["slot"]
+        wait_until("its slot has a ready worker", lambda: server.ready_pids().get(slot) not in (None, greeting["pid"]), 30)
+        callers.wait_served()
+    assert callers.trouble == []
+    assert greeting["pid"] in server.worker_pids()  # its client is still there
+    assert server.http("/readyz")[0] == 200
+    client.close()
+    wait_until("it is gone", lambda: greeting["pid"] not in server.worker_pids(), 30)
+    assert server.metric("smtpd_worker_restarts_total", worker=str(slot)) == 1
 
 
 def test_connections_waiting_for_a_dead_worker_are_served_by_its_successor_or_neighbour(server: StandIn) -> None:
