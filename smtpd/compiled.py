@@ -28,6 +28,7 @@ MODULES = (
     "smtpd.mail.verdict",
     "smtpd.net.loop",
     "smtpd.net.stream",
+    "smtpd.net.tls.engine",
     "smtpd.policy.relay",
     "smtpd.proto.events",
     "smtpd.proto.replies",

@@ -8,6 +8,7 @@ import pwd
 from collections.abc import Iterable
 
 from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
+from smtpd.config.crosscheck_tls import check_tls
 from smtpd.config.faults import quote
 from smtpd.config.read import Finding, Path
 from smtpd.errors import TlsFileError
@@ -45,6 +46,8 @@ class _CrossCheck:
         self._overload()
         self._delivery()
         self._bounce()
+        hostname = self.settings.hostname or machine_name()
+        check_tls(self.settings, hostname, self._good, self._fault, self._warn)
 
     def _fault(self, path: Path, text: str) -> None:
         self.faults.append(Finding(path, text))

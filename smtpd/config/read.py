@@ -23,12 +23,10 @@ Path = tuple[str | int, ...]
 
 # Known to the design of the whole, but not to this version: silence would be worse than refusal.
 _LATER_KEYS = {
-    "listener.tls",
     "policy.check",
     "policy.recipients",
     "redis",
     "spool.jetstream",
-    "tls",
 }
 _LATER_VALUES = {("spool.engine", "jetstream")}
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}")

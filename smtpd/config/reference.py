@@ -13,7 +13,6 @@ from smtpd.config.default import EMBEDDED
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size
 from smtpd.config.write import toml_value
-from smtpd.settings.gateway import Settings
 from smtpd.settings.section import Section
 
 _COLUMNS = 108
@@ -82,11 +81,21 @@ def docs_text() -> str:
 
 def _sections() -> Iterator[tuple[str, Section]]:
     yield "", EMBEDDED
-    for field in fields_of(Settings).values():
-        if field.shape == "section":
-            yield f"[{field.name}]", getattr(EMBEDDED, field.name)
-        elif field.shape == "sections":
-            yield f"[[{field.name}]]", getattr(EMBEDDED, field.name)[0]
+    yield from _inner_sections(EMBEDDED, "")
+
+
+def _inner_sections(section: Section, prefix: str) -> Iterator[tuple[str, Section]]:
+    for field in fields_of(type(section)).values():
+        if not field.shape.startswith("section"):
+            continue
+        value = getattr(section, field.name)
+        name = prefix + field.name
+        if field.shape == "sections":
+            assert field.section is not None
+            needed = {inner.name: "" for inner in fields_of(field.section).values() if inner.is_needed}
+            value = value[0] if value else field.section(**needed)
+        yield f"[{name}]" if field.shape == "section" else f"[[{name}]]", value
+        yield from _inner_sections(value, f"{name}.")
 
 
 def _plain_fields(section: type[Section]) -> list[Field]:
@@ -122,7 +131,9 @@ def _range(field: Field) -> str:
 
 
 def _conf_value(field: Field, value: object) -> str:
-    return field.key.example if value is None else toml_value(field, value)
+    if value is None or (field.is_needed and not value):
+        return field.key.example
+    return toml_value(field, value)
 
 
 def _docs_default(field: Field) -> str:

@@ -15,21 +15,23 @@ _SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t
 
 def settings_toml(settings: Settings) -> str:
     """Return the whole file: keys of the root first, then the sections in the order of the struct."""
+    return "\n".join(_section_lines(settings, "")) + "\n"
+
+
+def _section_lines(section: Section, prefix: str) -> list[str]:
     lines: list[str] = []
-    sections: list[tuple[str, Section]] = []
-    for field in fields_of(Settings).values():
-        value = getattr(settings, field.name)
+    inner: list[str] = []
+    for field in fields_of(type(section)).values():
+        value = getattr(section, field.name)
+        name = prefix + field.name
         if field.shape == "section":
-            sections.append((f"[{field.name}]", value))
+            inner += ["", f"[{name}]", *_section_lines(value, f"{name}.")]
         elif field.shape == "sections":
-            sections.extend((f"[[{field.name}]]", element) for element in value)
+            for element in value:
+                inner += ["", f"[[{name}]]", *_section_lines(element, f"{name}.")]
         else:
             lines.extend(_pair(field, value))
-    for header, section in sections:
-        lines += ["", header]
-        for field in fields_of(type(section)).values():
-            lines.extend(_pair(field, getattr(section, field.name)))
-    return "\n".join(lines) + "\n"
+    return lines + inner
 
 
 def toml_value(field: Field, value: Any) -> str:

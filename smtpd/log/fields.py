@@ -44,6 +44,16 @@ class FieldShape:
     def timeout(self, stage: str, client: str) -> str:
         return self._line("smtpd", {"event": "timeout", "stage": stage, "client": clean_text(client)})
 
+    def tls(self, client: str, trust: str, version: str, cipher: str, bits: tuple[int, int], subject: str) -> str:
+        fields: dict[str, Value] = {"event": "tls", "client": clean_text(client), "trust": trust.lower(), "version": version}
+        fields |= {"cipher": cipher, "bits": bits[0], "algorithm_bits": bits[1]}
+        if subject:
+            fields["client_subject"] = clean_text(subject)
+        return self._line("smtpd", fields)
+
+    def tls_failed(self, client: str, text: str) -> str:
+        return self._line("smtpd", {"event": "tls_failed", "client": clean_text(client), "text": clean_text(text)})
+
     def client(self, queue_id: str, client: str) -> str:
         return self._line("smtpd", {"event": "client", "queue_id": queue_id, "client": clean_text(client)})
 

@@ -138,6 +138,17 @@ class MailLog:
         if not self._is_terse:
             self._lines.append(self._shape.timeout(stage, client))
 
+    def tls(self, client: str, trust: str, version: str, cipher: str, bits: tuple[int, int], subject: str) -> None:
+        """A handshake ended well. `trust` is Anonymous or Trusted, `bits` those of cipher and algorithm, `subject` the name in a
+        client's certificate."""
+        if not self._is_terse:
+            self._lines.append(self._shape.tls(client, trust, version, cipher, bits, subject))
+
+    def tls_failed(self, client: str, text: str) -> None:
+        """A handshake, or what came after it, failed."""
+        if not self._is_terse:
+            self._lines.append(self._shape.tls_failed(client, text))
+
     def client(self, queue_id: str, client: str) -> None:
         """A mail has been received: from whom."""
         if not self._is_terse:

@@ -18,7 +18,7 @@ import msgspec
 from smtpd.errors import SmtpdError
 from smtpd.master.child import READY, Child, Generation
 from smtpd.master.children import Children, Log
-from smtpd.master.sockets import Opened, close_all, open_listeners
+from smtpd.master.sockets import Opened, close_all, equip_listeners, open_listeners
 from smtpd.metrics.slab import CellIndex
 from smtpd.net import shutter
 from smtpd.net.listeners import bind_socket
@@ -150,6 +150,7 @@ class Reload:
             self._owner_uid,
             is_paused=self._children.is_paused,
         )
+        equip_listeners(self._opened.listeners, settings.tls)
         address = settings.metrics.address
         if address and self._metrics_address not in (address, "given"):
             self._metrics = bind_socket(address, EXPORTER_BACKLOG, self._owner_uid)

@@ -7,13 +7,15 @@ Raises StartupError.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from smtpd.errors import StartupError
+from smtpd.errors import StartupError, TlsFileError
 from smtpd.net import shutter
 from smtpd.net.listeners import ListenerSockets, add_slot, are_overlapping, bind_listener, close_listener
-from smtpd.settings import ListenerSettings
+from smtpd.net.tls.server import make_server_tls
+from smtpd.settings import ListenerSettings, TlsSettings
 
 
 @dataclass(slots=True)
@@ -52,7 +54,7 @@ def open_listeners(
             name = entry.name or entry.address
             there = given.pop(name, None) or own.pop(entry.address, None)
             if there is not None:
-                listener = ListenerSockets(entry, name, there.sockets, there.is_given, there.label, there.bound_to)
+                listener = ListenerSockets(entry, name, there.sockets, there.is_given, there.label, there.bound_to, there.tls)
             else:
                 is_beside_own = any(are_overlapping(entry.address, other.settings.address) for other in own.values())
                 listener = bind_listener(entry, 1, owner_uid, is_beside_own=is_beside_own)
@@ -69,6 +71,16 @@ def open_listeners(
     opened.dropped = list(own.values())
     opened.spare = list(given.values())
     return opened
+
+
+def equip_listeners(listeners: Iterable[ListenerSockets], settings: TlsSettings) -> None:
+    """Make the TLS of each, with the keys that only root may read before the drop; what has not changed is kept. StartupError for
+    files that can't be used."""
+    try:
+        for listener in listeners:
+            listener.tls = make_server_tls(listener.settings, settings, listener.tls)
+    except TlsFileError as error:
+        raise StartupError(f"tls: {error}", os.EX_CONFIG) from None
 
 
 def close_all(listeners: Iterable[ListenerSockets], *, is_handed_over: bool = False) -> None:

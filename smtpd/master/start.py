@@ -29,7 +29,7 @@ from smtpd.master.privileges import (
 )
 from smtpd.master.reload import EXPORTER_BACKLOG
 from smtpd.master.service_manager import given_sockets
-from smtpd.master.sockets import Opened, open_listeners
+from smtpd.master.sockets import Opened, equip_listeners, open_listeners
 from smtpd.master.supervisor import Master, count_workers
 from smtpd.master.upgrade import own_command
 from smtpd.net.listeners import ListenerSockets, bind_socket, parse_address, take_given
@@ -93,6 +93,7 @@ def _run(
         opened = open_listeners(
             settings.listener, inheritance.listeners, count_workers(settings), owner_uid, is_paused=inheritance.is_paused
         )
+        equip_listeners(opened.listeners, settings.tls)
         open_metrics_socket(settings.metrics.address, owner_uid, inheritance)
         if root:
             confine(root)

@@ -40,6 +40,7 @@ from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net import shutter
 from smtpd.net.listeners import ListenerSockets, add_slot, close_listener
 from smtpd.net.loop import Loop
+from smtpd.net.tls.server import find_expiries
 from smtpd.settings import Settings
 
 _FAST_STOP_S = 5.0
@@ -74,6 +75,7 @@ class Master:
         self._prepare_cells(settings, opened.listeners)
         self.slabs = Slabs(self.cells)
         self._gauges = MasterGauges()
+        self._gauges.certificates(find_expiries(opened.listeners))
         generation = Generation(1, settings, opened.listeners, opened.spare)
         self.children = Children(self.loop, self.slabs, self.cells, log, run_worker, generation, self._on_change)
         self.children.on_finished = self._on_finished
@@ -154,6 +156,7 @@ class Master:
         self.manager.say_ready("reloaded" if generation is not None else "reload failed, the old configuration serves on")
         if generation is not None:
             settings = generation.settings
+            self._gauges.certificates(find_expiries(generation.listeners))
             self.log.change(settings.log, settings.hostname)
             self.log.info("master", f"reload: generation {generation.number} serves")
             self._move_exporter(settings.metrics.address, metrics)

@@ -7,7 +7,7 @@ workers nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import zip_longest
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -52,9 +52,9 @@ class MasterGauges:
         if is_success:
             self.values["smtpd_config_last_reload_timestamp_seconds"][()] = time.time()
 
-    def certificate(self, name: str, expiry_s: float) -> None:
-        """When a certificate expires, Unix time."""
-        self.values["smtpd_tls_certificate_expiry_timestamp_seconds"][(name,)] = expiry_s
+    def certificates(self, expiries_s: Mapping[str, float]) -> None:
+        """When each certificate in use expires, Unix time, by the file's name; those of before are gone."""
+        self.values["smtpd_tls_certificate_expiry_timestamp_seconds"] = {(name,): time_s for name, time_s in expiries_s.items()}
 
 
 class SlabCollector(Collector):

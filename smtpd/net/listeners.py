@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smtpd.errors import StartupError
+from smtpd.net.tls.server import ServerTls
 from smtpd.settings import ListenerSettings
 
 _UNIX_PATH_BYTES = 107  # sun_path of unix(7), without its NUL
@@ -43,6 +44,7 @@ class ListenerSockets:
     is_given: bool = False  # made by a service manager, who keeps them when we end
     label: str = ""
     bound_to: Any = None  # what bind(2) took
+    tls: ServerTls | None = None  # made by the master, before the fork
 
     def __post_init__(self) -> None:
         self.label = self.label or format_address(self.sockets[0])

@@ -28,6 +28,7 @@ cdef class Loop:
     cdef public long cancelled_count
     cdef object _ready
     cdef object _posted
+    cdef object _heavy
     cdef int _wake_fd
     cdef bint _is_waking
     cdef bint _is_running
@@ -63,5 +64,6 @@ cdef class Loop:
     cpdef _handle_events(self)
 
     cpdef _on_wake(self)
+    cdef _run_heavy(self)
     @cython.locals(timer=Timer)
     cpdef _run_timers(self)

@@ -25,6 +25,7 @@ WRITE = select.EPOLLOUT
 _READ, _WRITE = READ, WRITE  # in C variables of the module (loop.pxd), as the masks are
 _READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as well
 _WRITE_MASK = ~READ
+HEAVY_PER_TURN = 4  # a handshake takes about a millisecond of computing
 _LEAST_CANCELLED = 1000
 
 
@@ -64,6 +65,7 @@ class Loop:
         self._timer_count = 0
         self.cancelled_count = 0  # of entries in `_timers`, about
         self._ready: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+        self._heavy: deque[Callable[[], object]] = deque()
         self._posted: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_waking = False
@@ -158,6 +160,11 @@ class Loop:
         """Call `fn` in the next turn without waiting before it (loop thread only)."""
         self._ready.append((fn, args))
 
+    def ready_heavy(self, fn: Callable[[], object]) -> None:
+        """Call `fn` in one of the next turns, a few of all such calls in each: for work that takes a millisecond and could come
+        by the thousand at once, such as handshakes (loop thread only)."""
+        self._heavy.append(fn)
+
     def post(self, fn: Callable[..., object], *args: Any) -> None:
         """Call `fn` on the loop thread; from any thread. Posts that come in one batch cost one wake-up."""
         self._posted.append((fn, args))
@@ -211,7 +218,7 @@ class Loop:
     def turn(self, max_wait_s: float | None = None) -> None:
         """One turn: wait (at most `max_wait_s`) until something is to be done, do it."""
         found = self._poller.wait_now()
-        if not found and not self._ready and not self._posted:
+        if not found and not self._ready and not self._posted and not self._heavy:
             for hook in self._idle_hooks:
                 hook()
             wait_s = -1.0 if max_wait_s is None else max(max_wait_s, 0.0)
@@ -230,10 +237,17 @@ class Loop:
                 fn(*args)
         if found:
             self._handle_events()
+        if self._heavy:
+            self._run_heavy()
         if self._timers and self._timers[0][0] <= self.now:
             self._run_timers()
         for hook in self._turn_hooks:
             hook()
+
+    def _run_heavy(self) -> None:
+        heavy = self._heavy
+        for _ in range(min(HEAVY_PER_TURN, len(heavy))):
+            heavy.popleft()()
 
     def _handle_events(self) -> None:
         """Call who watches the descriptors that the poller has found, in its order."""

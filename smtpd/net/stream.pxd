@@ -1,11 +1,12 @@
 from smtpd cimport _io
 from smtpd.net.loop cimport Loop, Timer
+from smtpd.net.tls.engine cimport TlsEngine
 
 cimport cython
 
 
 cdef bytearray _BUFFER
-cdef Py_ssize_t _READ_BYTES, _EAGAIN
+cdef Py_ssize_t _READ_BYTES, _TLS_READ_BYTES, _EAGAIN
 
 
 cdef class StreamOwner:
@@ -23,11 +24,12 @@ cdef class Stream:
     cdef readonly bint is_paused
     cdef readonly bint at_end
     cdef bint _has_reader
+    cdef bint _is_queued
     cdef bytearray _rest
     cdef bytes _output
     cdef Timer _linger
     cdef Py_ssize_t _linger_bytes
-    cdef readonly object tls
+    cdef readonly TlsEngine tls
 
     cdef _begin(self, Loop loop, int fd, StreamOwner owner)
     cpdef start(self)
@@ -60,12 +62,16 @@ cdef class Stream:
     cpdef _watch(self)
     cpdef _unwatch(self)
 
+    @cython.locals(tls=TlsEngine)
     cpdef bytes _encrypt(self, bytes data)
-    @cython.locals(count=Py_ssize_t)
+    @cython.locals(count=Py_ssize_t, tls=TlsEngine)
     cpdef _on_tls_readable(self)
-    @cython.locals(count=Py_ssize_t, taken=Py_ssize_t, owner=StreamOwner)
+    @cython.locals(count=Py_ssize_t, taken=Py_ssize_t, owner=StreamOwner, tls=TlsEngine)
     cpdef _step_tls(self)
-    cpdef _end_handshake(self, failure)
+    @cython.locals(tls=TlsEngine)
+    cpdef _shake(self)
+    @cython.locals(tls=TlsEngine)
+    cpdef _end_handshake(self, str failure)
 
 
 @cython.locals(stream=Stream)

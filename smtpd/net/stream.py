@@ -24,6 +24,7 @@ from smtpd import _io
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.tls.engine import END, TlsEngine
 
+TLS_READ_BYTES = 8 * 1024  # the same with TLS: the engine's buffers never shrink, and an idle session must stay small
 READ_BYTES = 64 * 1024  # octets per connection and turn: the quantum that keeps one fat sender from starving the others
 LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply
 LINGER_BYTES = 64 * 1024
@@ -31,6 +32,7 @@ _EARLY = "TLS handshake: the peer had sent more, in the clear, before it began"
 _ENDED = "TLS handshake: the peer closed the connection"
 # In C variables of the module (stream.pxd), for the path of every mail.
 _READ_BYTES = READ_BYTES
+_TLS_READ_BYTES = TLS_READ_BYTES
 _EAGAIN = -errno.EAGAIN
 _BUFFER = bytearray(READ_BYTES)  # one for all: whatever is not taken during the call is copied
 
@@ -72,6 +74,7 @@ class Stream:
 
     __slots__ = (
         "_has_reader",
+        "_is_queued",
         "_linger",
         "_linger_bytes",
         "_loop",
@@ -94,6 +97,7 @@ class Stream:
         self.is_paused = False
         self.at_end = False  # the peer has shut its side down
         self._has_reader = False
+        self._is_queued = False  # a step of the handshake waits for its turn
         self._rest: bytearray | None = None
         self._output: bytes = b""
         self._linger: Timer | None = None
@@ -247,6 +251,7 @@ class Stream:
         """Offer what was not taken again later."""
         if self.tls is not None and self.tls.is_shaking:  # it came in the clear, before TLS was begun in this very call
             self.tls.fail(_EARLY)
+            self._loop.ready(self._step_tls)
             return
         self._rest = rest
         if not self.is_paused and not self._output:
@@ -344,7 +349,8 @@ class Stream:
             self._rest = None
             self.tls.fail(_EARLY if not self.at_end else _ENDED)
         self._watch()
-        self._loop.ready(self._step_tls)
+        if not server_side or self.tls.failure:  # a server waits for the first octets
+            self._loop.ready(self._step_tls)
 
     def _encrypt(self, data: bytes) -> bytes:
         """Return what is to be sent for `data`, and what the engine has to send by itself (`write(b"")` sends that alone)."""
@@ -365,11 +371,11 @@ class Stream:
         tls = self.tls
         if tls is None:
             return
-        is_waiting = tls.failure or self.at_end or self._output
+        is_waiting = tls.failure or self.at_end or self._output or self._is_queued
         if is_waiting or (not tls.is_shaking and (self.is_paused or self._rest is not None or not tls.is_dry)):
             self._unwatch()
             return
-        count = _io.recv_into(self.fd, _BUFFER, 0, READ_BYTES)
+        count = _io.recv_into(self.fd, _BUFFER, 0, _TLS_READ_BYTES)
         if count > 0:
             tls.receive(_BUFFER, count)
             self._step_tls()
@@ -385,15 +391,9 @@ class Stream:
         if tls is None or not self.is_open:
             return
         if tls.is_shaking:
-            is_done = tls.shake()
-            self.write(b"")  # also the alert that tells the peer why not
-            if is_done:
-                self._end_handshake("")
-                self._loop.ready(self._step_tls)
-            elif tls.failure:
-                self._end_handshake(tls.failure)
-            elif not self._has_reader and not self._output:
-                self._watch()
+            if not self._is_queued:
+                self._is_queued = True
+                self._loop.ready_heavy(self._shake)
             return
         if self.at_end or self.is_paused or self._rest is not None or self._output:
             if self.at_end and self._rest is None:
@@ -421,6 +421,22 @@ class Stream:
             owner.on_end()
         else:
             self._lose()
+
+    def _shake(self) -> None:
+        """One step of the handshake: with those of a thousand other clients it has waited for its turn."""
+        self._is_queued = False
+        tls = self.tls
+        if tls is None or not tls.is_shaking or not self.is_open:
+            return
+        is_done = tls.shake()
+        self.write(b"")  # also the alert that tells the peer why not
+        if is_done:
+            self._end_handshake("")
+            self._loop.ready(self._step_tls)
+        elif tls.failure:
+            self._end_handshake(tls.failure)
+        elif not self._has_reader and not self._output:
+            self._watch()
 
     def _end_handshake(self, failure: str) -> None:
         """Tell it once."""

@@ -54,11 +54,15 @@ def on_helo(session: Dialogue, reader: CommandReader) -> Reply | None:
     session.state = _GREETED
     if session.peer.introduction is not None:
         apply_introduction(session)
-    return session.rules.helo_reply if verb == _HELO else session.rules.ehlo_reply
+    if verb == _HELO:
+        return session.rules.helo_reply
+    return session.rules.ehlo_tls_reply if session.is_tls else session.rules.ehlo_reply
 
 
 def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
     rules = session.rules
+    if rules.requires_tls and not session.is_tls:
+        return session.reject(ev.STAGE_MAIL, replies.TLS_FIRST, "other")
     if rules.mail_limit and session.mail_count >= rules.mail_limit:
         return replies.TOO_MANY_MAILS
     try:
@@ -171,7 +175,25 @@ def on_vrfy(session: Dialogue, reader: CommandReader) -> Reply | None:
 
 
 def on_starttls(session: Dialogue, reader: CommandReader) -> Reply | None:
-    return replies.NO_ARGUMENT_ALLOWED if reader.argument else replies.TLS_NOT_AVAILABLE
+    """What was said so far is forgotten when the handshake has ended well (RFC 3207 4.2); a mail under way is void at once."""
+    if reader.argument:
+        return replies.NO_ARGUMENT_ALLOWED
+    if session.is_tls:
+        return replies.TLS_ACTIVE
+    if not session.rules.offers_starttls:
+        return replies.TLS_NOT_AVAILABLE
+    session.answer(p.VERB_STARTTLS, replies.START_TLS)
+    if session.state == states.CLOSED:  # the last straw: this reply was followed by 421
+        return None
+    session.reset()
+    await_tls(session)
+    return None
+
+
+def await_tls(session: Dialogue) -> None:
+    session.token += 1
+    session.paused = states.PAUSED_TLS
+    session.events.append(Event(ev.START_TLS))
 
 
 def on_forbidden(session: Dialogue, reader: CommandReader) -> Reply | None:

@@ -28,6 +28,7 @@ cdef class Dialogue:
     cdef public bytes helo
     cdef public bint is_extended
     cdef public bint is_tls
+    cdef public object tls
     cdef public bint is_draining
     cdef public Transaction transaction
     cdef public Tally tally

@@ -12,6 +12,7 @@ from smtpd import _parser as p
 from smtpd._tally import Tally
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
+from smtpd.mail.tls_facts import TlsFacts
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
 from smtpd.proto.events import Event, Refusal, make_event
@@ -83,6 +84,7 @@ class Dialogue:
         "state",
         "step",
         "tally",
+        "tls",
         "token",
         "transaction",
     )  # fmt: skip
@@ -98,6 +100,7 @@ class Dialogue:
         self.helo = b""
         self.is_extended = False
         self.is_tls = False
+        self.tls: TlsFacts | None = None  # with is_tls
         self.is_draining = False
         self.transaction: Transaction | None = None
         self.tally = Tally()

@@ -17,6 +17,7 @@ DELAY = 8  # `token`, `data`: resume(token) after so many seconds, None = the ru
 CLOSE = 9  # `data`: label of smtpd_sessions_ended_total; send what is left, then close
 RESET = 10  # the CLOSE that follows is to be a TCP reset
 CLIENT = 11  # `data`: the Peer that XCLIENT names, `token`: begin_client(token, …) lets it in or not
+START_TLS = 12  # shake hands behind the output so far, then Session.tls_started(facts), or abort
 
 STAGE_CONNECT = "connect"
 STAGE_HELO = "helo"

@@ -33,5 +33,8 @@ cdef class Rules:
     cdef readonly bint offers_xclient
     cdef readonly Reply helo_reply
     cdef readonly Reply ehlo_reply
+    cdef readonly Reply ehlo_tls_reply
+    cdef readonly bint offers_starttls
+    cdef readonly bint requires_tls
 
     cpdef allow_errors(self, Py_ssize_t most)

@@ -12,12 +12,13 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import GO_ON, Verdict
 from smtpd.proto.states import refusal_table
 from smtpd.settings import LimitsSettings
+from smtpd.settings.tls import OFF, REQUIRED, STARTTLS
 
 if TYPE_CHECKING:
     from smtpd.proto.dialogue import Dialogue
 
 KEYWORDS = (
-    "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN",
+    "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN", "STARTTLS",
 )  # fmt: skip
 XCLIENT_ATTRIBUTES = b"NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT"  # as EHLO lists them
 
@@ -41,7 +42,9 @@ class NoChecks:
 
 
 class Rules:
-    """`suppressed` are EHLO keywords in upper case that are neither offered nor honoured; `greeting`, if any, follows the 220."""
+    """`suppressed` are EHLO keywords in upper case that are neither offered nor honoured; `greeting`, if any, follows the 220.
+
+    `tls` is listener.tls: STARTTLS is offered by "starttls" and "required", and asked for before mail by "required"."""
 
     def __init__(
         self,
@@ -59,6 +62,7 @@ class Rules:
         postmaster: Recipient | None = None,
         is_hello_optional: bool = False,
         greeting: bytes = b"",
+        tls: str = OFF,
     ) -> None:
         self.hostname = hostname.encode("ascii")
         self.listener = listener
@@ -81,6 +85,10 @@ class Rules:
         self.junk_limit = limits.junk_commands
         self.refusals = refusal_table(is_lmtp, is_hello_optional)
         offered = {keyword for keyword in KEYWORDS if keyword != "DSN" or offers_dsn} - suppressed
+        if tls not in (STARTTLS, REQUIRED):
+            offered.discard("STARTTLS")
+        self.offers_starttls = "STARTTLS" in offered
+        self.requires_tls = tls == REQUIRED
         self.offers_size = "SIZE" in offered
         self.offers_8bitmime = "8BITMIME" in offered
         self.offers_smtputf8 = "SMTPUTF8" in offered
@@ -89,6 +97,7 @@ class Rules:
         self.offers_xclient = offers_xclient
         self.helo_reply = Reply(b"250 " + self.hostname)
         self.ehlo_reply = Reply(self._render_ehlo(offered))
+        self.ehlo_tls_reply = Reply(self._render_ehlo(offered - {"STARTTLS"})) if self.offers_starttls else self.ehlo_reply
 
     def allow_errors(self, most: int) -> None:
         """So many errors since the last mail from now on, for open sessions too; 0 = no limit."""

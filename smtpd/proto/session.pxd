@@ -34,6 +34,8 @@ cdef class Session(Dialogue):
     cpdef _handle_command(self, CommandReader reader, bint has_more)
 
     cdef _run_command(self, int verb, CommandReader reader)
+    cpdef expect_tls(self)
+    cpdef tls_started(self, facts, bint is_first=*)
     cpdef _greet(self, int verb)
     cpdef _meet_client(self, int verb)
     cpdef begin_client(self, int token, Peer peer, Rules rules, conduct, Reply refusal)

@@ -14,6 +14,7 @@ from smtpd import _parser as p
 from smtpd._parser import CommandReader
 from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
+from smtpd.mail.tls_facts import TlsFacts
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
@@ -22,7 +23,16 @@ from smtpd.proto.conduct import STAGES, Conduct, hold, judge_step, maybe_cut, me
 from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
 from smtpd.proto.rules import Rules
-from smtpd.proto.states import PAUSED_BODY, PAUSED_CLIENT, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
+from smtpd.proto.states import (
+    PAUSED_BODY,
+    PAUSED_CLIENT,
+    PAUSED_DELAY,
+    PAUSED_HOLD,
+    PAUSED_MAIL,
+    PAUSED_NOT,
+    PAUSED_STEP,
+    PAUSED_TLS,
+)
 
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
@@ -93,6 +103,28 @@ class Session(Dialogue):
             self._greet(verb)
         hold(self)
 
+    def expect_tls(self) -> None:
+        """TLS comes before the greeting: `tls_started` instead of `start`."""
+        self.paused = PAUSED_TLS
+
+    def tls_started(self, facts: TlsFacts, is_first: bool = False) -> None:
+        """The handshake ended well. Nothing of what was said in the clear counts any more (RFC 3207 4.2); with `is_first`
+        nothing was, and the greeting is due."""
+        if self.paused != PAUSED_TLS:
+            return
+        self.paused = _PAUSED_NOT
+        self.is_tls = True
+        self.tls = facts
+        if is_first:
+            self.start()
+        else:
+            self.helo = b""
+            self.is_extended = False
+            self.reset()
+            self.state = states.CONNECTED
+        if self.is_draining and self.is_between_transactions:
+            self.abort(replies.SHUTTING_DOWN, "shutdown")
+
     def _greet(self, verb: int) -> None:
         """`verb` is what has begun the session: XCLIENT, or none."""
         self.put(self.rules.greeting)
@@ -134,9 +166,9 @@ class Session(Dialogue):
 
     def resume(self, token: int, verdict: Verdict | None = None) -> None:
         """Go on after ASK, BODY_END or DELAY. An answer whose token isn't the awaited one is ignored."""
-        if token != self.token or not self.paused:
-            return
         what = self.paused
+        if token != self.token or not what or what == PAUSED_TLS:
+            return
         self.paused = _PAUSED_NOT
         pending = self.pending
         self.pending = None

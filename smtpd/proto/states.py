@@ -31,8 +31,9 @@ PAUSED_RCPT = 2
 PAUSED_BODY = 3
 PAUSED_DELAY = 4
 PAUSED_CLIENT = 5  # XCLIENT: the driver lets the client in, or not
-PAUSED_STEP = 6  # a step of the conduct has to wait before it is taken
-PAUSED_HOLD = 7  # the step was taken; what the peer sends is not read yet
+PAUSED_TLS = 6  # the handshake is going on: nothing that comes in the clear is looked at
+PAUSED_STEP = 7  # a step of the conduct has to wait before it is taken
+PAUSED_HOLD = 8  # the step was taken; what the peer sends is not read yet
 
 STATE_NAMES = ("CONNECT", "HELO", "MAIL", "RCPT", "BDAT", "DATA", "CLOSED")
 

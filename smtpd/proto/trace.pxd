@@ -23,4 +23,4 @@ cpdef bytes _encode(str text)
     address=str, name=bytes, helo=bytes, opening=bytes, closing=bytes, before=bytes, path=bytes, behind=bytes, only=bytes,
     recipients=list,
 )
-cpdef bytes received_field(envelope, str queue_id, bytes hostname, bytes date)
+cpdef bytes received_field(envelope, str queue_id, bytes hostname, bytes date, bytes tls=*)

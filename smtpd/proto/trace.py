@@ -57,8 +57,9 @@ def _encode(text: str) -> bytes:
     return text.encode("ascii") if text.isascii() else text.encode("ascii", "replace")
 
 
-def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: bytes) -> bytes:
-    """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others."""
+def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: bytes, tls: bytes = b"") -> bytes:
+    """Return the whole field with its CRLF. `for` only with one recipient, so that none learns of the others; `tls` are the
+    comments of `TlsFacts`."""
     name = _encode(envelope.client_name)
     address = envelope.client_address
     opening = closing = b""
@@ -73,7 +74,7 @@ def received_field(envelope: Envelope, queue_id: str, hostname: bytes, date: byt
             before, path, behind = b"\r\n\tfor <", only, b">;\r\n\t"
     return join_pieces(
         (
-            b"Received: from ", helo, b" (", name, opening, _encode(address), closing, b")\r\n\tby ", hostname,
+            b"Received: from ", helo, b" (", name, opening, _encode(address), closing, b")\r\n\t", tls, b"by ", hostname,
             b" (smtpd) with ", _encode(envelope.protocol), b" id ", _encode(queue_id), before, path, behind, date, b"\r\n",
         )
     )  # fmt: skip

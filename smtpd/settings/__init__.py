@@ -14,9 +14,11 @@ from smtpd.settings.gateway import (
     SpoolSettings,
 )
 from smtpd.settings.overload import OverloadSettings
+from smtpd.settings.tls import CertificateSettings, TlsSettings
 
 __all__ = [
     "BounceSettings",
+    "CertificateSettings",
     "DeliverySettings",
     "DnsSettings",
     "LimitsSettings",
@@ -28,4 +30,5 @@ __all__ = [
     "RouteSettings",
     "Settings",
     "SpoolSettings",
+    "TlsSettings",
 ]

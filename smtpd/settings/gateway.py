@@ -13,6 +13,7 @@ from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSetting
 from smtpd.settings.key import Key
 from smtpd.settings.overload import OverloadSettings
 from smtpd.settings.section import DAY_S, TIB, Section
+from smtpd.settings.tls import CLIENT_CERTIFICATES, TLS_MODES, TlsSettings
 
 EHLO_KEYWORDS = (
     "PIPELINING",
@@ -23,6 +24,7 @@ EHLO_KEYWORDS = (
     "CHUNKING",
     "LIMITS",
     "DSN",
+    "STARTTLS",
 )
 
 
@@ -45,6 +47,20 @@ class ListenerSettings(Section, frozen=True, kw_only=True):
         str,
         Key("SMTP, or LMTP with one reply for each recipient (RFC 2033)", choices=("smtp", "lmtp")),
     ] = "smtp"
+    tls: Annotated[
+        str,
+        Key(
+            "starttls offers STARTTLS, required refuses mail without it, implicit speaks TLS from the first octet (port 465)",
+            choices=TLS_MODES,
+        ),
+    ] = "off"
+    client_certificates: Annotated[
+        str,
+        Key(
+            "Ask clients for a certificate by a CA of tls.client_ca: a bad one ends the handshake, by require a missing one",
+            choices=CLIENT_CERTIFICATES,
+        ),
+    ] = "none"
     banner: Annotated[str, Key("What follows the host name in the greeting", kind="line")] = "ESMTP"
     dsn: Annotated[bool, Key("Offer DSN, requests for delivery reports (RFC 3461)")] = False
     suppress: Annotated[
@@ -338,6 +354,7 @@ class Settings(Section, frozen=True, kw_only=True):
         Key("A worker that stands still this long is replaced", kind="duration", least=1.0, most=DAY_S),
     ] = 30.0
     listener: list[ListenerSettings] = []
+    tls: TlsSettings = TlsSettings()
     limits: LimitsSettings = LimitsSettings()
     overload: OverloadSettings = OverloadSettings()
     policy: PolicySettings = PolicySettings()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from smtpd._parser import VERB_NAMES
 from smtpd._tally import PairCells, PairCounts, Tally
 from smtpd.log.maillog import MailLog
+from smtpd.mail.tls_facts import TlsFacts
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.catalogue import BY_NAME
 from smtpd.metrics.slab import CellIndex
@@ -93,6 +94,22 @@ class ListenerAccount:
         self._cells.observe(self._session_s, seconds)
         if self.is_logging:
             self.log.disconnect(client, summarize(counts.as_dict() if counts is not None else {}))
+
+    def secured(self, client: str, mode: str, facts: TlsFacts) -> None:
+        """A handshake ended well; `mode` is starttls or implicit."""
+        self._count_handshake(mode, facts.version.removeprefix("TLSv"), "ok")
+        if self.is_logging:
+            bits = (facts.cipher_bits, facts.algorithm_bits)
+            self.log.tls(client, facts.trust, facts.version, facts.cipher, bits, facts.client_subject)
+
+    def handshake_failed(self, client: str, mode: str, text: str, is_timeout: bool) -> None:
+        self._count_handshake(mode, "none", "timeout" if is_timeout else "error")
+        if self.is_logging:
+            self.log.tls_failed(client, text)
+
+    def _count_handshake(self, mode: str, version: str, result: str) -> None:
+        labels = {"listener": self.listener, "mode": mode, "version": version, "result": result}
+        self._cells.inc(self._index.counter("smtpd_tls_handshakes_total", **labels))
 
     def denied(self, reason: str, code: int) -> None:
         """A connection was turned away before its session; `code` of the reply, 0 = without a word."""

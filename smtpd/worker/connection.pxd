@@ -46,6 +46,8 @@ cdef class Connection(StreamOwner):
     cdef str _ended
     cdef bint _is_deep
     cdef bint _is_reset
+    cdef bytes _comments
+    cdef double _shaken_by
     cdef double _started_at
     cdef double _line_started_at
     cdef double _heard_at

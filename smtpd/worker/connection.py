@@ -75,8 +75,9 @@ class Connection(StreamOwner):
     """`service` is what all connections of a listener share."""
 
     __slots__ = (
-        "_committing", "_counts", "_ended", "_head", "_heard_at", "_is_deep", "_is_reset", "_line_started_at", "_mail",
-        "_mail_started_at", "_started_at", "_timed", "_timer", "client", "service", "session", "stream", "tap",
+        "_comments", "_committing", "_counts", "_ended", "_head", "_heard_at", "_is_deep", "_is_reset", "_line_started_at",
+        "_mail", "_mail_started_at", "_shaken_by", "_started_at", "_timed", "_timer", "client", "service", "session", "stream",
+        "tap",
     )  # fmt: skip
 
     def __init__(self, service: Service, fd: int, peer: Peer) -> None:
@@ -94,6 +95,8 @@ class Connection(StreamOwner):
         self._head: bytes | None = None
         self._ended = ""
         self._is_reset = False
+        self._comments = b""  # of TLS in Received
+        self._shaken_by = 0.0  # when patience with a handshake ends, 0 = none is under way
         self._is_deep = False  # the last read was full: more octets may wait
         self._started_at = loop.now
         self._line_started_at = 0.0
@@ -108,6 +111,10 @@ class Connection(StreamOwner):
         self.service.account.connected(self.client)
         self.stream.start()
         try:
+            if self.service.tls is not None and self.service.tls.is_implicit:
+                self.session.expect_tls()
+                self._start_tls()
+                return
             self.session.start()
             if self.session.paused:
                 self.stream.pause()
@@ -219,8 +226,11 @@ class Connection(StreamOwner):
     def _lose(self) -> None:
         session = self.session
         if session.state != states.CLOSED:
+            tls = self.stream.tls
+            if tls is not None and tls.failure:
+                self.service.account.log.tls_failed(self.client, tls.failure)
             self.service.account.lost(states.STATE_NAMES[session.state], self.client)
-            session.abort(None, "client_lost")
+            session.abort(None, "tls_error" if tls is not None and tls.failure else "client_lost")
         self._settle_turn()
 
     # --- what the session wants --------------------------------------------------------------------------------------
@@ -279,6 +289,55 @@ class Connection(StreamOwner):
                 self._is_reset = True
             elif kind == ev.CLIENT:
                 self._introduce(event.data, event.token)
+            elif kind == ev.START_TLS:
+                self._flush()
+                self._start_tls()
+
+    # --- TLS ---------------------------------------------------------------------------------------------------------
+
+    def _start_tls(self) -> None:
+        tls = self.service.tls
+        assert tls is not None
+        self._shaken_by = self.service.loop.now + tls.handshake_timeout_s
+        self.stream.start_tls(tls.context, True, None, self._on_tls)
+
+    def _on_tls(self, failure: str) -> None:
+        """The handshake is over."""
+        try:
+            if failure:
+                self._end_tls(failure, is_timeout=False)
+            else:
+                self._begin_tls()
+        except Exception as error:  # noqa: BLE001 - as in on_data
+            self._fail(error)
+
+    def _begin_tls(self) -> None:
+        service, stream = self.service, self.stream
+        tls, engine = service.tls, stream.tls
+        assert tls is not None and engine is not None
+        self._shaken_by = 0.0
+        facts = tls.facts_of(engine)
+        self._comments = facts.comments
+        service.account.secured(self.client, tls.handshake_mode, facts)
+        self.session.tls_started(facts, tls.is_implicit)
+        self._heard_at = service.loop.now
+        if self.session.paused:
+            stream.pause()
+        elif stream.is_paused:
+            stream.resume()
+        self._settle_turn()
+
+    def _end_tls(self, failure: str, is_timeout: bool) -> None:
+        """No reply could be read by the client any more."""
+        tls, account = self.service.tls, self.service.account
+        assert tls is not None
+        self._shaken_by = 0.0
+        account.handshake_failed(self.client, tls.handshake_mode, failure, is_timeout)
+        account.lost("CONNECT" if tls.is_implicit else "STARTTLS", self.client)
+        self.session.abort(None, "tls_error")
+        self._settle_turn()
+
+    # --- XCLIENT -------------------------------------------------------------------------------------------------------
 
     def _introduce(self, peer: Peer, token: int) -> None:
         """XCLIENT names another client: from here on it is the one that is counted, logged and judged."""
@@ -296,6 +355,8 @@ class Connection(StreamOwner):
         self.client = peer.label
         session.begin_client(token, peer, service.rules_for(peer), conduct, refusal)
 
+    # --- content -------------------------------------------------------------------------------------------------------
+
     def _begin_body(self, transaction: Transaction) -> None:
         service = self.service
         if not service.keeps_mail:
@@ -312,7 +373,7 @@ class Connection(StreamOwner):
         if self.session.conduct is not None:
             self.session.conduct.begin_body(writer)
         if writer.wants_body:
-            writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
+            writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s), self._comments))
         elif transaction.decoder is not None:
             transaction.decoder.is_keeping = False
 
@@ -439,7 +500,10 @@ class Connection(StreamOwner):
         service = self.service
         session = self.session
         now = service.loop.now
-        if session.paused:
+        if self._shaken_by:
+            if now >= self._shaken_by:
+                self._end_tls("TLS handshake: not done within the time allowed", is_timeout=True)
+        elif session.paused:
             self._check_pause(now)
         elif self.stream.is_paused:  # the spool is behind, not the client
             self._mail_started_at += now - self._heard_at

@@ -37,6 +37,7 @@ from smtpd.net.side import SideThread
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
+from smtpd.settings.tls import IMPLICIT
 from smtpd.spool.observers import SpoolObservers
 from smtpd.spool.open import open_spool
 from smtpd.transports.relay.transport import RelayHost, RelayTransport
@@ -192,6 +193,7 @@ class Worker:
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
                 stress_timeout=settings.overload.stress_timeout, has_mail_deadline=listener.settings.mail_deadline,
+                tls=listener.tls,
             )  # fmt: skip
             self._overload.govern(service, rulebook)
             front = Front(
@@ -200,6 +202,7 @@ class Worker:
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
                 introducers=Networks(listener.settings.xclient),
                 on_turned_away=None if self._parts.gate is None else self._parts.gate.give_back,
+                is_implicit=listener.settings.tls == IMPLICIT,
             )  # fmt: skip
             service.introduce = _introducer(front, self._transcripts)
             self._fronts.append(front)

@@ -107,6 +107,7 @@ class Rulebook:
                 greeting=self._greeting,
                 postmaster=_postmaster(settings),
                 is_hello_optional=self._is_hello_optional,
+                tls=listener.tls,
             )
             made.allow_errors(self._hard_errors)
         return self._made[key]

@@ -22,6 +22,7 @@ cdef class Service:
     cdef readonly double mail_deadline  # 0 = none
     cdef readonly double minimum_data_rate
     cdef readonly double timer_period_s
+    cdef readonly object tls
     cdef double _stress_timeout
     cdef bint _has_mail_deadline
 

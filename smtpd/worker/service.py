@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from smtpd.mail.reply import Reply
 from smtpd.net.loop import Loop
+from smtpd.net.tls.server import ServerTls
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
 from smtpd.proto.trace import DateText
@@ -54,6 +55,7 @@ class Service:
         "rules_for",
         "spool",
         "timer_period_s",
+        "tls",
     )
 
     def __init__(
@@ -73,6 +75,7 @@ class Service:
         *,
         stress_timeout: float = 10.0,
         has_mail_deadline: bool = False,
+        tls: ServerTls | None = None,
     ) -> None:
         self.loop = loop
         self.limits = limits
@@ -87,6 +90,7 @@ class Service:
         self.dates = dates
         self.connections = connections
         self.left = left
+        self.tls = tls
         self.minimum_data_rate = limits.minimum_data_rate
         self._stress_timeout = stress_timeout
         self._has_mail_deadline = has_mail_deadline
@@ -102,4 +106,6 @@ class Service:
         self.mail_deadline = limits.mail_deadline if is_stressed or self._has_mail_deadline else 0.0
         # A connection's timer looks at its times this often: late by at most a quarter of the shortest limit.
         shortest = min(self.command_timeout, self.data_timeout, self.command_deadline, limits.end_of_data_timeout)
+        if self.tls is not None:
+            shortest = min(shortest, self.tls.handshake_timeout_s)
         self.timer_period_s = min(shortest, self.mail_deadline or shortest) / 4

@@ -10,6 +10,7 @@
     END:                            the server ends the connection, and sends nothing more
     GONE:                           the client ends it
     TIME: / DRAIN:                  a deadline of the client passes / the server drains
+    TLS:                            client and server shake hands; what follows is encrypted
     MAILS: 1                        so many mails are in custody now
     BODY: "octets"                  the content of the last one
     FROM: a@example.com             its reverse-path, TO: its forward-paths, separated by blanks
@@ -26,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-KINDS = frozenset(["S", "HAS", "NOT", "C", "RAW", "END", "GONE", "TIME", "DRAIN", "MAILS", "BODY", "FROM", "TO", "SEEN"])
+KINDS = frozenset(["S", "HAS", "NOT", "C", "RAW", "END", "GONE", "TIME", "DRAIN", "TLS", "MAILS", "BODY", "FROM", "TO", "SEEN"])
 _STEP = re.compile(r"([A-Z]+):(?: (.*))?")
 _OPTION = re.compile(r"@ (\w+) = (.+)")
 

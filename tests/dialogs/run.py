@@ -85,7 +85,7 @@ class Runner:
             case "MAILS":
                 count = self.way.count_mails()
                 self._check(step, count == int(step.text), count)
-            case "GONE" | "TIME" | "DRAIN":
+            case "GONE" | "TIME" | "DRAIN" | "TLS":
                 self.way.act(step.kind)
             case _ if self.way.server is not None:
                 self._check_inside(step, self.way.server)

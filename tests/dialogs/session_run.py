@@ -4,6 +4,7 @@ Options: `protocol = lmtp`, `dsn = yes`, `bare_newline = reject`, `suppress = SI
 `untrusted_routing = yes`, `queue = full` (of full.example), `client = unknown` (a front end that speaks for itself),
 `xclient = yes` (one that may use it),
 `spool = full | failing | full_at_commit | late`, any number of [limits] by its name,
+`tls = starttls | required`,
 `ways = whole` where the result depends on octets that arrive together (then the way of octets is left out), and
 `inside = yes` where the dialog needs a server that the test holds in its hands.
 """
@@ -19,6 +20,7 @@ from smtpd.limits.checks import QueueChecks, RateChecks, UnknownClientChecks
 from smtpd.limits.clients import ClientLimits, make_client_table
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.reply import Reply
+from smtpd.mail.tls_facts import TlsFacts
 from smtpd.mail.verdict import Verdict
 from smtpd.policy.relay import RelayChecks
 from smtpd.proto import events as ev
@@ -84,6 +86,7 @@ def rules_of(dialog: Dialog) -> Rules:
         offers_xclient=options.get("xclient") == "yes",
         is_bare_newline_refused=options.get("bare_newline") == "reject",
         suppressed=frozenset(options.get("suppress", "").split()),
+        tls=options.get("tls", "off"),
     )
 
 
@@ -98,6 +101,7 @@ class SessionWay:
         self._session = Session(rules_of(dialog), Peer("192.0.2.7", 4711))
         self._output = b""
         self._has_closed = False
+        self._is_shaking = False
         self._body: bytes | None = None
         self._envelope: Envelope | None = None
         self._session.start()
@@ -128,6 +132,10 @@ class SessionWay:
                 self._session.abort(replies.TIMEOUT, "idle")
             case "DRAIN":
                 self._session.drain()
+            case "TLS":
+                assert self._is_shaking, "the session wants no handshake"
+                self._is_shaking = False
+                self._session.tls_started(TlsFacts("TLSv1.3", "TLS_AES_256_GCM_SHA384", 256, 256))
         self._settle()
 
     def count_mails(self) -> int:
@@ -162,6 +170,8 @@ class SessionWay:
                     assert self._session.take_output() == b"", "an answer before the client was let in"
                     self._session.begin_client(event.token - 1, event.data, self._session.rules, None, None)  # a late one
                     self._session.begin_client(event.token, event.data, self._session.rules, None, None)
+                case ev.START_TLS:
+                    self._is_shaking = True
                 case ev.CLOSE:
                     assert not self._has_closed, "closed twice"
                     self._has_closed = True

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import socket
+import ssl
 import time
 
+import trustme
 from dialogs.dialog import Dialog, split_replies
 from dialogs.run import Mail, Server
 from dialogs.session_run import limits_of, rules_of
@@ -16,6 +19,7 @@ from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, CellIndex, Slabs
 from smtpd.net.loop import Loop
+from smtpd.net.tls.server import ServerTls
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings import LogSettings
@@ -27,6 +31,14 @@ from smtpd.worker.service import Service
 GIVE_UP_S = 30.0
 VIOLATIONS = ("pipelining", "bare_lf", "bare_cr", "line_too_long", "forbidden_command", "nul")
 _RECEIVED = re.compile(rb"\AReceived: (?:[^\r]|\r\n[ \t])*\r\n")
+
+
+@functools.cache
+def server_context() -> ssl.SSLContext:
+    """With a certificate that nobody verifies."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("mx.example.net").configure_cert(context)
+    return context
 
 
 class SpoolInMemory:
@@ -94,12 +106,14 @@ class ConnectionWay:
         limits, rules = limits_of(dialog), rules_of(dialog)
         option = dialog.options.get("spool", "")
         spool = SpoolInMemory(self._known, "" if option == "full" else option, wants_body)
+        mode = dialog.options.get("tls")
+        tls = ServerTls(mode, GIVE_UP_S, (), server_context(), ()) if mode else None
         service = Service(
             self._loop, limits, spool, account, lambda peer: rules, lambda item: None, "mx.example.net", DateText(), set(),
-            introduce=lambda connection, peer: None,
+            introduce=lambda connection, peer: None, tls=tls,
         )  # fmt: skip
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            self._client = socket.create_connection(listener.getsockname())
+            self._client: socket.socket = socket.create_connection(listener.getsockname())
             ours, address = listener.accept()
         ours.setblocking(False)
         self._client.setblocking(False)
@@ -128,7 +142,7 @@ class ConnectionWay:
             self._loop.turn(0.01 if awaits_reply else 0)
             try:
                 piece = self._client.recv(1 << 16)
-            except BlockingIOError:
+            except (BlockingIOError, ssl.SSLWantReadError):
                 if not awaits_reply or split_replies(octets)[0]:
                     break
                 assert time.monotonic() < give_up_at, "no reply"
@@ -150,12 +164,29 @@ class ConnectionWay:
         if kind == "DRAIN":
             self._connection.drain()
             return
+        if kind == "TLS":
+            self._shake()
+            return
         self._client.close()
         give_up_at = time.monotonic() + GIVE_UP_S
         while self._connection.stream.is_open:
             assert time.monotonic() < give_up_at, "the server holds on"
             self._loop.turn(0.01)
         self._is_ended = True
+
+    def _shake(self) -> None:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        client = self._client = context.wrap_socket(self._client, do_handshake_on_connect=False)
+        give_up_at = time.monotonic() + GIVE_UP_S
+        while True:
+            try:
+                client.do_handshake()
+                return
+            except ssl.SSLWantReadError:
+                assert time.monotonic() < give_up_at, "no handshake"
+                self._loop.turn(0.01)
 
     def count_mails(self) -> int:
         return len(self._known.mails)

@@ -33,7 +33,7 @@ def scrape() -> bytes:
     gauges = MasterGauges()
     gauges.worker(0, True, 1)
     gauges.reload(True)
-    gauges.certificate("mx.pem", 2e9)
+    gauges.certificates({"mx.pem": 2e9})
     return generate_latest(SlabCollector(slabs, index, gauges).registry)
 
 

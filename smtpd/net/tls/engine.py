@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 END = -1  # the peer said that it sends no more (close_notify)
 FAILED = -2
+_END, _FAILED = END, FAILED  # in C variables of the module
 
 
 class TlsEngine:
@@ -65,6 +66,19 @@ class TlsEngine:
         return suite[0] if suite else ""
 
     @property
+    def cipher_bits(self) -> int:
+        """Secret bits of the cipher in use, 0 before the end of the handshake."""
+        suite = None if self.is_shaking or self._ssl is None else self._ssl.cipher()
+        return suite[2] if suite else 0
+
+    def peer_names(self) -> tuple[str, str]:
+        """The common names (else the organizations) of the peer's certificate and of its issuer, "" where there is none."""
+        found = None if self.is_shaking or self._ssl is None else self._ssl.getpeercert()
+        if not found:
+            return "", ""
+        return _common_name(found.get("subject", ())), _common_name(found.get("issuer", ()))
+
+    @property
     def is_verified(self) -> bool:
         """Whether the peer has a certificate and the context found it good."""
         return not self.is_shaking and self._ssl is not None and bool(self._ssl.getpeercert())
@@ -77,8 +91,7 @@ class TlsEngine:
 
     def receive(self, buffer: bytearray, count: int) -> None:
         """Take the first `count` octets of `buffer`, which came from the peer."""
-        with memoryview(buffer) as whole, whole[:count] as part:
-            self._incoming.write(part)
+        self._incoming.write(bytes(buffer[:count]))
         self.is_dry = False
 
     def shake(self) -> bool:
@@ -103,30 +116,32 @@ class TlsEngine:
 
         Until `is_dry` there may be more, or the end: ask again."""
         if self._ssl is None or self.failure:
-            return FAILED
+            return _FAILED
         if self._is_ended:
-            return END
-        count = 0
-        with memoryview(buffer) as whole:
-            while count < size:
-                if not self._incoming.pending and not self._ssl.pending():
-                    self.is_dry = True
-                    return count
-                try:
-                    with whole[count:size] as part:
-                        got = cast(int, self._ssl.read(size - count, part))  # with a buffer it is a number
-                except ssl.SSLWantReadError:
-                    self.is_dry = True
-                    return count
-                except ssl.SSLZeroReturnError:
-                    got = 0
-                except (ssl.SSLError, ValueError) as error:
-                    self.fail(f"TLS: {_words_of(error)}")
-                    return count or FAILED  # what came before it is good
-                if got == 0:
-                    self._is_ended = True
-                    return count or END
-                count += got
+            return _END
+        count = got = 0
+        while count < size:
+            if not self._incoming.pending and not self._ssl.pending():
+                self.is_dry = True
+                return count
+            try:
+                if not count:  # with a buffer it returns a number
+                    got = cast(int, self._ssl.read(size, buffer))
+                else:
+                    with memoryview(buffer) as whole, whole[count:size] as part:
+                        got = cast(int, self._ssl.read(size - count, part))
+            except ssl.SSLWantReadError:
+                self.is_dry = True
+                return count
+            except ssl.SSLZeroReturnError:
+                got = 0
+            except (ssl.SSLError, ValueError) as error:
+                self.fail(f"TLS: {_words_of(error)}")
+                return count or _FAILED  # what came before it is good
+            if got == 0:
+                self._is_ended = True
+                return count or _END
+            count += got
         return count
 
     def encrypt(self, data: bytes) -> None:
@@ -158,6 +173,11 @@ class TlsEngine:
     def fail(self, text: str) -> None:
         self.failure = self.failure or text
         self._early.clear()
+
+
+def _common_name(name: Any) -> str:
+    fields = {key: value for part in name for key, value in part}
+    return str(fields.get("commonName") or fields.get("organizationName") or "")
 
 
 def _words_of(error: Exception) -> str:

@@ -94,7 +94,7 @@ SAID = [
     (11, "listener.protocol", '"LMTP" is not one of smtp, lmtp (did you mean "lmtp"?)'),
     (12, "listener.banner", r'expected at most 200 printable ASCII characters, not "a\x1b[31m"'),
     (13, "listener.backlog", "expected a whole number, not the number 1.5"),
-    (14, "listener.tls", "not supported by this version"),
+    (14, "listener.tls", '"starttls" needs a [[tls.certificate]]'),
     (17, "listener.address", "LMTP must not use port 25 (RFC 2033 5)"),
     (19, 'listener.suppress."10.0.0.1/8"', '"10.0.0.1/8" has host bits set (did you mean "10.0.0.0/8"?)'),
     (

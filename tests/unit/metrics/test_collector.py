@@ -140,7 +140,7 @@ def test_a_failed_reload_leaves_the_time_of_the_last_good_one(two: Fixture) -> N
 
 
 def test_build_info_and_certificates(two: Fixture) -> None:
-    two.gauges.certificate("mx1.pem", 2e9)
+    two.gauges.certificates({"mx1.pem": 2e9})
     assert two.samples("smtpd_build_info") == {("1.2.3",): 1.0}
     assert two.samples("smtpd_tls_certificate_expiry_timestamp_seconds") == {("mx1.pem",): 2e9}
 
