@@ -4,6 +4,7 @@ cimport cython
 
 cdef int _READ, _WRITE, _READ_MASK, _WRITE_MASK
 cdef long _LEAST_CANCELLED
+cdef double _READY_S
 
 
 cdef class Timer:

@@ -27,6 +27,7 @@ _READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as we
 _WRITE_MASK = ~READ
 HEAVY_PER_TURN = 4  # a handshake takes about a millisecond of computing
 _LEAST_CANCELLED = 1000
+_READY_S = 0.001  # of a turn for ready calls: who always has more to do (pipelined commands) waits for who has one event
 
 
 class Timer:
@@ -157,7 +158,7 @@ class Loop:
         return self.call_at(self.now + delay_s, fn)
 
     def ready(self, fn: Callable[..., object], *args: Any) -> None:
-        """Call `fn` in the next turn without waiting before it (loop thread only)."""
+        """Call `fn` in one of the next turns, in order, without waiting before it (loop thread only)."""
         self._ready.append((fn, args))
 
     def ready_heavy(self, fn: Callable[[], object]) -> None:
@@ -235,6 +236,8 @@ class Loop:
             for _ in range(len(self._ready)):
                 fn, args = self._ready.popleft()
                 fn(*args)
+                if _io.monotonic_s() - now > _READY_S:
+                    break
         if found:
             self._handle_events()
         if self._heavy:

@@ -3,6 +3,7 @@
 import os
 import socket
 import threading
+import time
 
 import pytest
 
@@ -131,3 +132,26 @@ def test_a_callback_that_raises_ends_run(loop):
     loop.ready(fail)
     with pytest.raises(ValueError, match="from a callback"):
         loop.run()
+
+
+def test_ready_calls_that_never_end_leave_a_turn_to_others(loop):
+    """Each turn runs some of them, in order, and what else is ready, however many there are."""
+    order = []
+
+    def burn(number):
+        order.append(number)
+        give_up_at = time.monotonic() + 0.002  # more than a turn has for ready calls
+        while time.monotonic() < give_up_at:
+            pass
+
+    for number in range(5):
+        loop.ready(burn, number)
+    ours, theirs = socket.socketpair()
+    loop.add_reader(ours.fileno(), lambda: order.append("event"))
+    theirs.send(b"x")
+    for _ in range(3):
+        loop.turn(0)
+    assert order == [0, "event", 1, "event", 2, "event"]
+    loop.forget(ours.fileno())
+    ours.close()
+    theirs.close()
