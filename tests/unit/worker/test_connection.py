@@ -71,7 +71,7 @@ class Spool:
 
 
 class Rig:
-    def __init__(self, **limits):
+    def __init__(self, stress_timeout=10.0, **limits):
         self.loop = Loop()
         self.spool, self.log, self.accepted = Spool(), Log(), []
         index = CellIndex()
@@ -92,6 +92,7 @@ class Rig:
             "mx.example.net",
             DateText(),
             set(),
+            stress_timeout=stress_timeout,
         )
         server = socket.create_server(("127.0.0.1", 0))
         self.client = socket.create_connection(server.getsockname())
@@ -283,6 +284,66 @@ def test_idle_client_gets_421_and_the_connection_ends(rig):
 def test_command_that_trickles_has_a_deadline(rig):
     r = rig(command_deadline=0.08, command_timeout=10)
     r.turn_until_received(b"421 4.4.2", trickle=b"x")
+
+
+def test_silence_within_a_mail_has_a_limit_of_its_own(rig):
+    r = rig(data_timeout=0.08, command_timeout=10)
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(MAIL, b"354")
+    r.turn_until_received(b"421 4.4.2")
+    assert r.spool.writers[0].is_aborted
+
+
+def test_under_stress_open_idle_sessions_are_looked_at_now_and_end_sooner(rig):
+    r = rig(command_timeout=3600)
+    r.service.set_stress(True)  # ten seconds, which have not passed yet
+    r.connection.hurry()
+    assert r.connection.stream.is_open
+    r.service.set_stress(False)
+    r.connection.hurry()
+    hurried = Rig(command_timeout=3600, stress_timeout=0.05)
+    hurried.turn()
+    assert hurried.service.timer_period_s > 20
+    hurried.service.set_stress(True)
+    hurried.connection.hurry()
+    hurried.turn_until_received(b"421 4.4.2")
+    hurried.close()
+    assert r.connection.stream.is_open
+
+
+def test_a_mail_has_so_long_and_a_second_more_for_each_so_many_octets(rig):
+    r = rig(mail_deadline=0.2, minimum_data_rate=100_000_000)  # no trickle is as quick
+    r.service.set_stress(True)
+    r.connection.hurry()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    r.say(MAIL, b"354")
+    r.client.sendall(b"x" * 70 + b"\r\n")
+    r.turn_until_received(b"421 4.4.2", trickle=b"y")
+    assert r.spool.writers[0].is_aborted
+
+
+def test_octets_that_came_earn_a_mail_its_time_and_the_next_mail_begins_anew(rig):
+    r = rig(mail_deadline=0.1, minimum_data_rate=1000)
+    r.service.set_stress(True)
+    r.connection.hurry()
+    r.say(b"EHLO client.example\r\n", b"250 ")
+    for _ in range(3):
+        r.say(MAIL, b"354")
+        r.client.sendall((b"x" * 70 + b"\r\n") * 1000)  # good for 72 s
+        give_up_at = time.monotonic() + 0.3
+        while time.monotonic() < give_up_at:
+            r.loop.turn(0.05)
+        asked = len(r.spool.commits)
+        r.client.sendall(b".\r\n")
+        r.turn_until(lambda asked=asked: len(r.spool.commits) > asked)
+        writer, done = r.spool.commits[-1]
+        done(item_of(writer), None)
+        r.turn_until_received(b"250 2.0.0")
+
+
+def test_without_stress_a_slow_mail_is_waited_for(rig):
+    r = rig(mail_deadline=0.01)
+    assert r.service.mail_deadline == 0
 
 
 def test_draining_finishes_the_transaction_then_says_421(rig):
