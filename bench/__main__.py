@@ -42,6 +42,7 @@ PARTS = {
     "parser_speed": Part("the parser alone"),
     "relay": Part("mail in and out again, beside Postfix", 300, True),
     "relay_hung": Part("beside a next hop that hangs", 120, True, "relay", ("--hung",)),
+    "floods": Part("another client's mail beside floods"),
     "backlog": Part("a server with 200,000 deferred mails"),
 }
 

@@ -24,6 +24,7 @@ cdef class ListenerAccount:
     cdef Py_ssize_t _end_of_data_s
     cdef PairCells _pairs
     cdef dict _ended
+    cdef dict _denied
 
     @cython.locals(pairs=PairCells, cells=Cells, i=int, pair=int, place=int, command=int)
     cpdef count_tally(self, Tally tally, PairCounts counts)

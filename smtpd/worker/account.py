@@ -46,6 +46,7 @@ class ListenerAccount:
         self._end_of_data_s = index.histogram("smtpd_end_of_data_seconds", listener=listener)
         self._pairs = PairCells()
         self._ended: dict[str, int] = {}  # cells of reasons seen so far
+        self._denied: dict[tuple[str, int], tuple[int, int]] = {}  # the same, by reply too
 
     def count_tally(self, tally: Tally, counts: PairCounts | None) -> None:
         """Count what a session did in this turn: commands and replies, and per session for its last log line."""
@@ -113,9 +114,14 @@ class ListenerAccount:
 
     def denied(self, reason: str, code: int) -> None:
         """A connection was turned away before its session; `code` of the reply, 0 = without a word."""
-        self._cells.inc(self._index.counter("smtpd_connections_denied_total", listener=self.listener, reason=reason))
+        found = self._denied.get((reason, code))
+        if found is None:  # to look it up costs more than to turn somebody away
+            cell = self._index.counter("smtpd_connections_denied_total", listener=self.listener, reason=reason)
+            found = cell, self._index.counter("smtpd_replies_total", code=str(code)) if code else -1
+            self._denied[reason, code] = found
+        self._cells.inc(found[0])
         if code:
-            self._cells.inc(self._index.counter("smtpd_replies_total", code=str(code)))
+            self._cells.inc(found[1])
 
     def introduced(self, front_end: str, peer: Peer) -> None:
         """XCLIENT: who talked so far speaks for this client."""

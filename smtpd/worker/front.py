@@ -98,6 +98,7 @@ class Front:
     def _shed(self, fd: int, denial: str) -> None:
         """Too much of something: nobody new. That it began was logged; a line for each would be too much again."""
         self._account.denied(denial, replies.OVERLOADED.code)
+        self.end_without_session()
         self._lingering.dismiss(fd, b"" if self._is_implicit else replies.OVERLOADED.wire)
 
     def _turn_away(self, fd: int, peer: Peer, denial: str) -> None:
@@ -108,10 +109,10 @@ class Front:
         self._lingering.dismiss(fd, b"" if self._is_implicit else reply.wire)
 
     def _tell_denial(self, denial: str, peer: Peer) -> None:
-        what = "rate" if denial == RATE else "concurrency"
-        self._tell(f"Connection {what} limit exceeded", peer.label)
+        text = "Connection rate limit exceeded" if denial == RATE else "Connection concurrency limit exceeded"
+        self._tell(text, peer)
 
-    def _tell(self, text: str, client: str) -> None:
+    def _tell(self, text: str, peer: Peer) -> None:
         """Log that a client was turned away; under a flood a few in a second, and then how many more there were."""
         log, listener, now_s = self._account.log, self._account.listener, int(self._loop.now)
         if now_s != self._told_at_s:
@@ -120,7 +121,7 @@ class Front:
             self._told_at_s, self._told, self._untold = now_s, 0, 0
         if self._told < LINES_A_SECOND:
             self._told += 1
-            log.warning("smtpd", f"{text}: {client} for service {listener}")
+            log.warning("smtpd", f"{text}: {peer.label} for service {listener}")
         else:
             self._untold += 1
 
@@ -150,7 +151,7 @@ class Front:
 
     def refuse_header(self, address: str, why: str) -> None:
         self._account.denied("proxy_header", 0)
-        self._tell(why, f"unknown[{address}]")
+        self._tell(why, Peer(address))
 
 
 class _AwaitedHeader:
