@@ -35,7 +35,7 @@ class Descriptors:
 
     def count_base(self) -> None:
         """What is open now is no client's: call it when the worker is put together. StartupError: there is no room for any."""
-        self._base = len(os.listdir("/proc/self/fd")) - 1
+        self._base = max(0, self._next())  # as for the ceiling; /proc may not be there in a root of its own
         if self.limit < self._base + 2 * _LEAST_ROOM:
             needed = self._base + 2 * _LEAST_ROOM
             raise StartupError(f"RLIMIT_NOFILE is {self.limit}: a worker needs {needed} descriptors at least", os.EX_OSERR)
@@ -66,12 +66,16 @@ class Descriptors:
 
     def has_room(self) -> bool:
         """Whether one more connection may be accepted."""
+        return 0 <= self._next() < self.ceiling
+
+    def _next(self) -> int:
+        """The number that the next descriptor gets, -1 = none is left."""
         try:
             fd = os.eventfd(0, os.EFD_CLOEXEC)
         except OSError:
-            return False
+            return -1
         os.close(fd)
-        return fd < self.ceiling
+        return fd
 
     def run_short(self, why: str, now_s: float) -> None:
         """A connection could not be accepted, or was the last one for now."""
