@@ -16,17 +16,20 @@ from typing import Any
 import click
 
 from smtpd.cli.parsed import Parsed
+from smtpd.config.grammar import check_text
 from smtpd.config.units import parse_duration, parse_size
 from smtpd.errors import TlsFileError
 from smtpd.load.addresses import parse_addresses
 from smtpd.load.maker import MailSpec
 from smtpd.load.messages import head_template, read_messages
 from smtpd.load.plan import Plan
+from smtpd.load.proxied import VERSIONS
 from smtpd.load.sizes import parse_sizes
 from smtpd.load.target import Target, find_public, find_target
 from smtpd.net.tls.contexts import client_context
 
 _DEFAULT_SIZE = "4KiB"
+_DEFAULT_SUBJECT = "load {n}"
 
 
 def parse_span(text: str) -> tuple[int, int]:
@@ -38,6 +41,7 @@ def parse_span(text: str) -> tuple[int, int]:
 
 
 DURATION = Parsed("duration", parse_duration)
+NETWORK = Parsed("network", lambda text: check_text("network", text))
 SIZE = Parsed("size", parse_size)
 SIZES = Parsed("sizes", parse_sizes)
 SPAN = Parsed("number", parse_span)
@@ -64,6 +68,8 @@ _OPTIONS = (
     click.option("-4", "is_four", is_flag=True, help="IPv4 only."),
     click.option("-6", "is_six", is_flag=True, help="IPv6 only."),
     click.option("-T", "--window", type=click.IntRange(1, 1 << 30), metavar="OCTETS", help="Buffers of the sockets."),
+    click.option("--proxy", type=click.Choice(VERSIONS), help="Begin each connection with a PROXY header, as a front end does."),
+    click.option("--proxy-clients", type=NETWORK, metavar="NETWORK", help="Whom it names, in turn; our own address by default."),
     # protocol
     click.option("-L", "--lmtp", is_flag=True, help="LMTP."),
     click.option("-M", "--hostname", default="", help="Our name in EHLO and made-up addresses; the machine's by default."),
@@ -83,7 +89,7 @@ _OPTIONS = (
     click.option("--shuffle", is_flag=True, help="Pick senders and recipients at random, not in turn."),
     click.option("-l", "--length", type=SIZE, metavar="SIZE", help=f"Octets of the body ({_DEFAULT_SIZE}).", default=None),
     click.option("--size", "sizes", type=SIZES, help="uniform:1KiB-64KiB, lognormal:30KiB[:SIGMA[:MOST]], mix:70=4KiB,30=1MiB."),
-    click.option("-S", "--subject", default="load {n}", show_default=True, help="Places: {n}, {sender}, {recipient}, {run}, …"),
+    click.option("-S", "--subject", help="Places: {n}, {sender}, {recipient}, {run}, …  [default: load {n}]"),
     click.option("--header", "headers", multiple=True, metavar="LINE", help="One more line of the header, with places as well."),
     click.option("-F", "--mail", "mail_path", metavar="PATH", default="", help="Send this file, or *.eml of this folder."),
     click.option("--expand", is_flag=True, help="Fill in places in those files."),
@@ -137,6 +143,8 @@ def make_plan(text: str, given: dict[str, Any]) -> Plan:
         connect_timeout_s=given["connect_timeout"],
         reply_timeout_s=given["timeout"],
         window_bytes=given["window"] or 0,
+        proxy=given["proxy"] or "",
+        proxy_clients=given["proxy_clients"] or "",
         is_verbose=given["verbose"],
     )
 
@@ -165,9 +173,17 @@ def _check_fit(given: dict[str, Any]) -> None:
         ("length", "sizes", "either --length or --size"),
         ("old", "lmtp", "either -o or -L"),
         ("old", "tls", "-o has no EHLO, so no STARTTLS"),
+        ("old", "bdat", "-o has no EHLO, so no BDAT"),
+        ("old", "subject", "-o sends no header, so no -S"),
+        ("old", "headers", "-o sends no header, so no --header"),
+        ("mail_path", "length", "--mail sends files as they are: no -l"),
+        ("mail_path", "sizes", "--mail sends files as they are: no --size"),
+        ("mail_path", "subject", "--mail sends files as they are: no -S"),
+        ("mail_path", "headers", "--mail sends files as they are: no --header"),
+        ("mail_path", "old", "--mail sends files as they are, header and all: no -o"),
     )
     for one, other, text in pairs:
-        if given[one] is not None and given[other] is not None and given[one] is not False and given[other] is not False:
+        if _is_given(given[one]) and _is_given(given[other]):
             raise click.UsageError(text)
     if given["rate"] and not math.isfinite(given["rate"]):
         raise click.UsageError("--rate is a number of mails a second")
@@ -179,6 +195,10 @@ def _check_fit(given: dict[str, Any]) -> None:
         raise click.UsageError("--expand needs --mail")
     if given["tls_verify"] and not (given["tls"] or given["tls_implicit"]):
         raise click.UsageError("--tls-verify needs --tls or --tls-implicit")
+    if given["tls_name"] and not (given["tls"] or given["tls_implicit"]):
+        raise click.UsageError("--tls-name needs --tls or --tls-implicit")
+    if given["proxy_clients"] and not given["proxy"]:
+        raise click.UsageError("--proxy-clients needs --proxy")
     if given["tls_ca"] and not given["tls_verify"]:
         raise click.UsageError("--tls-ca needs --tls-verify")
     if given["tls_verify"]:
@@ -188,6 +208,11 @@ def _check_fit(given: dict[str, Any]) -> None:
             raise click.UsageError(str(error)) from None
     if given["duration"] is not None and given["duration"] <= 0:
         raise click.UsageError("a duration is longer than nothing")
+
+
+def _is_given(value: object) -> bool:
+    """Texts that were left out are None or empty, lists empty, switches False."""
+    return value is not None and value is not False and value != () and value != ""
 
 
 def _make_mails(given: dict[str, Any]) -> MailSpec:
@@ -200,7 +225,7 @@ def _make_mails(given: dict[str, Any]) -> MailSpec:
             senders=parse_addresses([text.strip("<>") for text in given["senders"]] or [default]),
             recipients=parse_addresses([text.strip("<>") for text in given["recipients"]] or [default]),
             sizes=given["sizes"] or parse_sizes(str(given["length"]) if given["length"] is not None else _DEFAULT_SIZE),
-            head=b"" if given["old"] else head_template(given["subject"], given["headers"]),
+            head=b"" if given["old"] else head_template(_subject(given), given["headers"]),
             messages=tuple(read_messages(given["mail_path"])) if given["mail_path"] else (),
             is_expanding=given["expand"],
             least_recipients=least,
@@ -213,6 +238,10 @@ def _make_mails(given: dict[str, Any]) -> MailSpec:
         )
     except ValueError as error:
         raise click.UsageError(str(error)) from None
+
+
+def _subject(given: dict[str, Any]) -> str:
+    return _DEFAULT_SUBJECT if given["subject"] is None else str(given["subject"])
 
 
 def _own_name(given: dict[str, Any]) -> bytes:

@@ -30,6 +30,7 @@ cdef class Wiring:
     cdef public Py_ssize_t window_bytes
     cdef public bint wants_pipelining
     cdef public bint wants_chunking
+    cdef public object opening
     cdef public object tap
 
 

@@ -46,10 +46,11 @@ _CONNECT_KINDS = {errno.ECONNREFUSED: "refused", errno.ETIMEDOUT: "timeout", err
 
 class Wiring:
     """What all connections of a process share. `now` is the clock, in monotonic seconds as the loop's; `addresses` are tried one
-    after the other until one answers; `tls_context` with `is_tls_implicit` is used before the greeting, else after STARTTLS."""
+    after the other until one answers; `tls_context` with `is_tls_implicit` is used before the greeting, else after STARTTLS.
+    `opening(fd)`: what is sent before anything else."""
 
     __slots__ = (
-        "addresses", "connect_timeout_s", "connect_tries", "is_tls_implicit", "loop", "now", "preferred", "recorder",
+        "addresses", "connect_timeout_s", "connect_tries", "is_tls_implicit", "loop", "now", "opening", "preferred", "recorder",
         "reply_timeout_s", "rules", "tap", "target", "tls_context", "tls_name", "wants_chunking", "wants_pipelining",
         "window_bytes",
     )  # fmt: skip
@@ -73,6 +74,7 @@ class Wiring:
         self.window_bytes = 0
         self.wants_pipelining = False  # so that it can be said when the target has it not
         self.wants_chunking = False
+        self.opening: Callable[[int], bytes] | None = None
         self.tap: Callable[[Connection, str, bytes], object] | None = None
 
 
@@ -385,6 +387,8 @@ class Connection(StreamOwner):
             _set_window(fd, wiring.window_bytes)
         self._stream = Stream(wiring.loop, fd, self)
         self._note_sending()
+        if wiring.opening is not None:
+            self._stream.write(wiring.opening(fd))
         wiring.recorder.record(CONNECT, self._phase_at - self._opened_at)
         if wiring.is_tls_implicit:
             self._start_tls()

@@ -16,7 +16,7 @@ SERIES_ROWS = 600  # about so many at most
 @dataclass(frozen=True)
 class Plan:
     """`count` 0 = until `duration_s` is over, and the other way round; `rate` 0 = closed loop; `mails_per_connection` 0 = no
-    limit. `tls` is "", "starttls" or "implicit"."""
+    limit. `tls` is "", "starttls" or "implicit". `proxy` is "", "v1" or "v2", `proxy_clients` a network, "" = ourselves."""
 
     target: Target
     mails: MailSpec
@@ -44,6 +44,8 @@ class Plan:
     connect_timeout_s: float = 10.0
     reply_timeout_s: float = 30.0
     window_bytes: int = 0
+    proxy: str = ""
+    proxy_clients: str = ""
     is_verbose: bool = False
 
     @property

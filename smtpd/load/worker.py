@@ -20,6 +20,7 @@ from smtpd.load.crew import Crew
 from smtpd.load.maker import MailMaker
 from smtpd.load.pipe import Inbox, tell
 from smtpd.load.plan import Plan
+from smtpd.load.proxied import ProxyHeaders
 from smtpd.load.recorder import Recorder
 from smtpd.log.escape import clean_bytes
 from smtpd.net.loop import Loop
@@ -46,7 +47,7 @@ class Worker:
         self._loop = Loop()
         self._recorder = Recorder()
         self._crew = Crew(
-            wire(plan, self._loop, self._recorder),
+            wire(plan, self._loop, self._recorder, share),
             plan.offer_of(share, starts_at),
             MailMaker(plan.mails, share),
             plan.sessions_of(share),
@@ -102,8 +103,8 @@ class Worker:
         self._interval += 1
 
 
-def wire(plan: Plan, loop: Loop, recorder: Recorder) -> Wiring:
-    """What all connections of a process share."""
+def wire(plan: Plan, loop: Loop, recorder: Recorder, share: int = 0) -> Wiring:
+    """What all connections of process `share` have in common."""
     rules = ClientRules(
         plan.hello,
         is_lmtp=plan.is_lmtp,
@@ -123,6 +124,8 @@ def wire(plan: Plan, loop: Loop, recorder: Recorder) -> Wiring:
         wiring.tls_context = client_context(plan.tls_verify, plan.tls_ca)
         wiring.tls_name = plan.tls_name or plan.target.name
         wiring.is_tls_implicit = plan.tls == "implicit"
+    if plan.proxy:
+        wiring.opening = ProxyHeaders(plan.proxy, plan.proxy_clients, share, plan.workers).header_for
     if plan.is_verbose:
         wiring.tap = _show
     return wiring

@@ -35,6 +35,11 @@ def test_strangers_are_not_loaded_by_mistake() -> None:
         ("-S", "a\nb", "127.0.0.1:1"), ("--tls", "--tls-implicit", "127.0.0.1:1"), ("--tls-verify", "127.0.0.1:1"),
         ("--duration", "0", "127.0.0.1:1"), ("-M", "two words", "127.0.0.1:1"), ("--expand", "127.0.0.1:1"),
         ("--tls", "--tls-verify", "--tls-ca", "/no/such", "127.0.0.1:1"), (),
+        ("--bdat", "-o", "127.0.0.1:1"), ("-o", "-S", "x", "127.0.0.1:1"), ("-o", "--header", "X: y", "127.0.0.1:1"),
+        ("--tls-name", "mx.example.net", "127.0.0.1:1"), ("-F", "x", "-l", "1", "127.0.0.1:1"),
+        ("-F", "x", "--size", "uniform:1-2", "127.0.0.1:1"), ("-F", "x", "-S", "y", "127.0.0.1:1"),
+        ("-F", "x", "--header", "X: y", "127.0.0.1:1"), ("-F", "x", "-o", "127.0.0.1:1"), ("--proxy", "v3", "127.0.0.1:1"),
+        ("--proxy-clients", "192.0.2.0/24", "127.0.0.1:1"), ("--proxy", "v2", "--proxy-clients", "192.0.2.1/24", "127.0.0.1:1"),
     ],
 )  # fmt: skip
 def test_wrong_usage(arguments: tuple[str, ...]) -> None:
