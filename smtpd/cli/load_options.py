@@ -70,6 +70,7 @@ _OPTIONS = (
     click.option("-T", "--window", type=click.IntRange(1, 1 << 30), metavar="OCTETS", help="Buffers of the sockets."),
     click.option("--proxy", type=click.Choice(VERSIONS), help="Begin each connection with a PROXY header, as a front end does."),
     click.option("--proxy-clients", type=NETWORK, metavar="NETWORK", help="Whom it names, in turn; our own address by default."),
+    click.option("--xclient", type=NETWORK, metavar="NETWORK", help="Name these clients by XCLIENT, in turn."),
     # protocol
     click.option("-L", "--lmtp", is_flag=True, help="LMTP."),
     click.option("-M", "--hostname", default="", help="Our name in EHLO and made-up addresses; the machine's by default."),
@@ -145,6 +146,7 @@ def make_plan(text: str, given: dict[str, Any]) -> Plan:
         window_bytes=given["window"] or 0,
         proxy=given["proxy"] or "",
         proxy_clients=given["proxy_clients"] or "",
+        xclient=given["xclient"] or "",
         is_verbose=given["verbose"],
     )
 
@@ -173,6 +175,7 @@ def _check_fit(given: dict[str, Any]) -> None:
         ("length", "sizes", "either --length or --size"),
         ("old", "lmtp", "either -o or -L"),
         ("old", "tls", "-o has no EHLO, so no STARTTLS"),
+        ("old", "xclient", "-o has no EHLO, so no XCLIENT"),
         ("old", "bdat", "-o has no EHLO, so no BDAT"),
         ("old", "subject", "-o sends no header, so no -S"),
         ("old", "headers", "-o sends no header, so no --header"),

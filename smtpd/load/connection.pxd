@@ -31,6 +31,7 @@ cdef class Wiring:
     cdef public bint wants_pipelining
     cdef public bint wants_chunking
     cdef public object opening
+    cdef public object introduction
     cdef public object tap
 
 

@@ -32,10 +32,10 @@ _RETRY_S = 0.05
 _PIECE_BYTES = 256 * 1024  # mails over it leave in pieces: what a stream can't send at once it copies
 _NOT_MEASURED = -1
 
-_PHASES = [_NOT_MEASURED] * 12  # by what the session awaited
+_PHASES = [_NOT_MEASURED] * 13  # by what the session awaited
 for _what, _phase in (
     (awaited.GREETING, GREETING), (awaited.HELLO, HELLO), (awaited.HELO, HELLO), (awaited.STARTTLS, TLS), (awaited.MAIL, MAIL),
-    (awaited.RCPT, RCPT), (awaited.DATA, DATA), (awaited.END, END_OF_DATA),
+    (awaited.RCPT, RCPT), (awaited.DATA, DATA), (awaited.END, END_OF_DATA), (awaited.XCLIENT, HELLO),
 ):  # fmt: skip
     _PHASES[_what] = _phase
 
@@ -47,12 +47,12 @@ _CONNECT_KINDS = {errno.ECONNREFUSED: "refused", errno.ETIMEDOUT: "timeout", err
 class Wiring:
     """What all connections of a process share. `now` is the clock, in monotonic seconds as the loop's; `addresses` are tried one
     after the other until one answers; `tls_context` with `is_tls_implicit` is used before the greeting, else after STARTTLS.
-    `opening(fd)`: what is sent before anything else."""
+    `opening(fd)`: what is sent before anything else; `introduction()`: attributes of XCLIENT."""
 
     __slots__ = (
-        "addresses", "connect_timeout_s", "connect_tries", "is_tls_implicit", "loop", "now", "opening", "preferred", "recorder",
-        "reply_timeout_s", "rules", "tap", "target", "tls_context", "tls_name", "wants_chunking", "wants_pipelining",
-        "window_bytes",
+        "addresses", "connect_timeout_s", "connect_tries", "introduction", "is_tls_implicit", "loop", "now", "opening",
+        "preferred", "recorder", "reply_timeout_s", "rules", "tap", "target", "tls_context", "tls_name", "wants_chunking",
+        "wants_pipelining", "window_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +75,7 @@ class Wiring:
         self.wants_pipelining = False  # so that it can be said when the target has it not
         self.wants_chunking = False
         self.opening: Callable[[int], bytes] | None = None
+        self.introduction: Callable[[], bytes] | None = None
         self.tap: Callable[[Connection, str, bytes], object] | None = None
 
 
@@ -111,6 +112,8 @@ class Connection(StreamOwner):
         self.session = ClientSession(wiring.rules, wiring.target)
         self._marks: list[int] = []
         self.session.marks = self._marks
+        if wiring.introduction is not None:
+            self.session.introduction = wiring.introduction()
         self.number = -1
         self.intended_at = 0.0
         self.sent_at = 0.0

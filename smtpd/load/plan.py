@@ -16,7 +16,8 @@ SERIES_ROWS = 600  # about so many at most
 @dataclass(frozen=True)
 class Plan:
     """`count` 0 = until `duration_s` is over, and the other way round; `rate` 0 = closed loop; `mails_per_connection` 0 = no
-    limit. `tls` is "", "starttls" or "implicit". `proxy` is "", "v1" or "v2", `proxy_clients` a network, "" = ourselves."""
+    limit. `tls` is "", "starttls" or "implicit". `proxy` is "", "v1" or "v2", `proxy_clients` a network, "" = ourselves;
+    `xclient` a network too, "" = none."""
 
     target: Target
     mails: MailSpec
@@ -46,6 +47,7 @@ class Plan:
     window_bytes: int = 0
     proxy: str = ""
     proxy_clients: str = ""
+    xclient: str = ""
     is_verbose: bool = False
 
     @property

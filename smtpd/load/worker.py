@@ -20,7 +20,7 @@ from smtpd.load.crew import Crew
 from smtpd.load.maker import MailMaker
 from smtpd.load.pipe import Inbox, tell
 from smtpd.load.plan import Plan
-from smtpd.load.proxied import ProxyHeaders
+from smtpd.load.proxied import Introductions, ProxyHeaders
 from smtpd.load.recorder import Recorder
 from smtpd.log.escape import clean_bytes
 from smtpd.net.loop import Loop
@@ -126,6 +126,8 @@ def wire(plan: Plan, loop: Loop, recorder: Recorder, share: int = 0) -> Wiring:
         wiring.is_tls_implicit = plan.tls == "implicit"
     if plan.proxy:
         wiring.opening = ProxyHeaders(plan.proxy, plan.proxy_clients, share, plan.workers).header_for
+    if plan.xclient:
+        wiring.introduction = Introductions(plan.xclient, share, plan.workers).next_attributes
     if plan.is_verbose:
         wiring.tap = _show
     return wiring

@@ -14,8 +14,10 @@ LONE_DOT = 8  # the end of content that is for nobody
 RSET = 9
 QUIT = 10
 CONTENT = 11  # no reply: pieces of a mail are being given
+XCLIENT = 12
 
 TIMEOUT_KINDS = (
     "greeting", "hello", "hello", "tls", "mail", "recipient", "data", "end_of_data", "end_of_data", "quit", "quit", "block",
+    "hello",
 )  # fmt: skip
 """Names of `*_timeout` in DeliverySettings, by what is awaited."""

@@ -10,7 +10,7 @@ from smtpd.proto.client.verdicts cimport is_too_many, judge
 cimport cython
 
 
-cdef int CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS
+cdef int CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS, XCLIENT
 cdef int CONTENT_ENDED, CONTENT_GIVEN, CONTENT_VOID
 cdef int _DONE, _DSN, _GREETING, _SHUTTING_DOWN, _OUT_OF_SEQUENCE
 cdef tuple _TIMEOUT_KINDS
@@ -21,6 +21,7 @@ cdef class ClientSession:
     cdef public str relay
     cdef public list events
     cdef public Extensions extensions
+    cdef public bytes introduction
     cdef public bytes peer_name
     cdef public Py_ssize_t mail_count
     cdef public list marks

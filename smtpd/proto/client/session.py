@@ -17,7 +17,7 @@ from smtpd.proto.client import events as ev
 from smtpd.proto.client import extensions as ext
 
 from smtpd.proto.client.awaited import (  # isort: skip
-    CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS, TIMEOUT_KINDS,
+    CONTENT, DATA, END, GREETING, HELLO, HELO, LONE_DOT, MAIL, QUIT, RCPT, RSET, STARTTLS, TIMEOUT_KINDS, XCLIENT,
 )  # fmt: skip
 from smtpd.proto.client.commands import prepare
 from smtpd.proto.client.events import ClientEvent, make_event
@@ -35,13 +35,14 @@ class ClientSession:
     """One connection to a next hop. It begins by waiting for the greeting.
 
     `relay` is the next hop's name in outcomes; `peer_name` what it calls itself in the greeting; `mail_count` how many MAILs it
-    got. The driver changes none of these but `relay`.
+    got; `introduction` are attributes of XCLIENT to be sent, for a load maker. The driver changes none of these but `relay`, and
+    `introduction` at the beginning.
     """
 
     __slots__ = (
         "_answerable", "_current", "_encoder", "_expected", "_handed_bytes", "_is_chunking", "_is_ending", "_is_handshaking",
         "_is_pipelining", "_is_quitting", "_is_ready", "_left_bytes", "_next", "_output", "_reader", "events", "extensions",
-        "is_closed", "is_spent", "is_tls", "mail_count", "marks", "peer_name", "relay", "rules",
+        "introduction", "is_closed", "is_spent", "is_tls", "mail_count", "marks", "peer_name", "relay", "rules",
     )  # fmt: skip
 
     def __init__(self, rules: ClientRules, relay: str = "") -> None:
@@ -49,6 +50,7 @@ class ClientSession:
         self.relay = relay
         self.events: list[ClientEvent] = []
         self.extensions = Extensions()
+        self.introduction = b""
         self.peer_name = b""
         self.mail_count = 0
         self.is_tls = False
@@ -262,6 +264,8 @@ class ClientSession:
             self._on_greeting(reader)
         elif what in (HELLO, HELO):
             self._on_hello(reader, what)
+        elif what == XCLIENT:
+            self._on_xclient(reader)
         elif what == STARTTLS:
             self._on_starttls(reader, has_more)
         elif what == RSET:
@@ -309,7 +313,18 @@ class ClientSession:
             if self.rules.tls and not self.is_tls and self.extensions.flags & ext.STARTTLS:
                 self._command(b"STARTTLS\r\n", STARTTLS)
                 return
+        if self.introduction:
+            self._command(b"XCLIENT " + self.introduction + b"\r\n", XCLIENT)
+            self.introduction = b""
+            return
         self._become_ready()
+
+    def _on_xclient(self, reader: ReplyReader) -> None:
+        """A greeting again, as if the client that was named had connected."""
+        if reader.code < 300:
+            self._say_hello()
+        else:
+            self._refuse(judge(reader, self.relay, False))
 
     def _on_starttls(self, reader: ReplyReader, has_more: bool) -> None:
         if reader.code < 300:

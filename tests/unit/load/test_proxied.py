@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from smtpd.load.proxied import VERSIONS, ProxyHeaders
+from smtpd.load.proxied import VERSIONS, Introductions, ProxyHeaders
 from smtpd.proto.proxy_header import ProxyHeader
 
 
@@ -54,3 +54,11 @@ def test_over_a_unix_socket_nobody_is_named_but_a_network(version: str) -> None:
     with ours, theirs:
         assert read(ProxyHeaders(version, "", 0, 1).header_for(ours.fileno())) == ("", 0)
         assert read(ProxyHeaders(version, "192.0.2.7", 0, 1).header_for(ours.fileno()))[0] == "192.0.2.7"
+
+
+def test_xclient_is_given_addresses_as_it_wants_them() -> None:
+    six, four = Introductions("2001:db8::8/126", 1, 2), Introductions("192.0.2.7", 0, 1)
+    assert [six.next_attributes() for _ in range(3)] == [
+        b"ADDR=IPV6:2001:db8::9 PORT=1025", b"ADDR=IPV6:2001:db8::b PORT=1027", b"ADDR=IPV6:2001:db8::9 PORT=1029",
+    ]  # fmt: skip
+    assert [four.next_attributes() for _ in range(2)] == [b"ADDR=192.0.2.7 PORT=1024", b"ADDR=192.0.2.7 PORT=1025"]
