@@ -19,6 +19,7 @@ from smtpd.master.control import NAME, Standing
 
 _PATIENCE_S = 120.0
 _AGAIN_S = 0.2
+_REPLACED_S = 3.0
 
 
 @click.command("pause")
@@ -68,8 +69,12 @@ def _answer_to(do: str, path: str) -> Standing | None:
                 connection.settimeout(_PATIENCE_S)
                 connection.sendall(msgspec.json.encode({"do": do}) + b"\n")
                 line = answer.readline()
-        except (FileNotFoundError, ConnectionRefusedError):
+        except FileNotFoundError:
             return None
+        except ConnectionRefusedError:  # left by a crash, or being replaced at this moment
+            if time.monotonic() > ends_at - _PATIENCE_S + _REPLACED_S:
+                return None
+            line = b""
         except TimeoutError:
             return Standing(error="the server doesn't answer")
         except PermissionError:

@@ -147,18 +147,17 @@ class Children:
     def pause(self) -> None:
         """Have every worker accept what is still in the queues, and nothing more; see `all_paused`."""
         self.is_paused = True
-        self._tell_accepting("pause")
+        for child in self.alive.values():
+            if child.state != DRAINING:
+                child.say({"do": "pause"})
 
     def resume(self) -> None:
         """Have every worker accept again."""
         self.is_paused = False
-        self._tell_accepting("resume")
-
-    def _tell_accepting(self, word: str) -> None:
         for child in self.alive.values():
-            child.has_paused = child.state == BOOTING and word == "pause" and child.has_paused
+            child.has_paused = False
             if child.state != DRAINING:
-                child.say({"do": word})
+                child.say({"do": "resume"})
 
     @property
     def all_paused(self) -> bool:

@@ -67,8 +67,8 @@ class MasterControl:
             return
         self.loop.add_reader(self._socket.fileno(), self._accept)
 
-    def close(self) -> None:
-        """Listen no more; who waits for an answer asks again. The file goes if it is still ours."""
+    def close(self, *, is_handed_over: bool = False) -> None:
+        """Listen no more; who waits for an answer asks again. The file goes if it is still ours, and nobody will replace it."""
         listening, self._socket = self._socket, None
         for client in list(self.clients):
             client.close()
@@ -76,6 +76,8 @@ class MasterControl:
             return
         self.loop.forget(listening.fileno())
         listening.close()
+        if is_handed_over:
+            return
         with contextlib.suppress(OSError):
             found = os.stat(self._path)
             if (found.st_dev, found.st_ino) == self._identity:

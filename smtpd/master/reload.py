@@ -151,6 +151,8 @@ class Reload:
             is_paused=self._children.is_paused,
         )
         equip_listeners(self._opened.listeners, settings.tls)
+        for listener in self._opened.spare:
+            self._log.warning("master", f'no listener is called "{listener.name}": nobody accepts on {listener.label}')
         address = settings.metrics.address
         if address and self._metrics_address not in (address, "given"):
             self._metrics = bind_socket(address, EXPORTER_BACKLOG, self._owner_uid)

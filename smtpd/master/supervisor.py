@@ -44,6 +44,7 @@ from smtpd.net.tls.server import find_expiries
 from smtpd.settings import Settings
 
 _FAST_STOP_S = 5.0
+_CONTROL_S = 1.0  # after a handover: by then the control socket is the new program's, and whoever still asks here asks there
 _MOST_DRAINING = 2  # generations that may drain at once before a further reload waits
 _FAULTS_PER_MINUTE = 100
 
@@ -67,6 +68,7 @@ class Master:
         self.loop = Loop()
         self.log = log
         self._file = file
+        self._title = f"smtpd: master [{file or 'embedded default'}]"
         self._load = load
         self._owner_uid = owner_uid
         self._pid_file = pid_file
@@ -105,7 +107,7 @@ class Master:
 
     def run(self) -> int:
         """Start the workers, supervise until the last one has ended after a stop."""
-        setproctitle(f"smtpd: master [{self._file or 'embedded default'}]")
+        setproctitle(self._title)
         install_signals(self.loop, self)
         self._gauges.reload(True)
         count = count_workers(self.children.generation.settings)
@@ -232,9 +234,10 @@ class Master:
         self._removed = [entry for number, entry in enumerate(self._all_listeners()) if number not in kept and not entry.is_given]
         self.log.info("master", f"upgrade: the program with pid {pid} serves; this one drains")
         self.report.last_upgrade = {"success": True, "time_s": round(time.time(), 3)}
-        self.control.close()
+        self.loop.call_later(_CONTROL_S, lambda: self.control.close(is_handed_over=True))
         if self._exporter is not None:
             self._exporter.retire()
+        setproctitle(f"{self._title} draining")
         self._pid_file.write_old()
         self._pid_file.give_away()
         self.manager.say_successor(pid)
@@ -295,6 +298,7 @@ class Master:
             run_dir=os.path.abspath(self.children.generation.settings.run_dir),
             listeners=[hand_listener(entry) for entry in listeners],
             metrics=self._metrics_address if self._exporter is not None else "",
+            is_metrics_given=self._metrics_address == "given",
             is_paused=self.children.is_paused,
         )
         return told, [*descriptors, self._pid_file.fileno()]
@@ -418,7 +422,7 @@ class Master:
     def _close(self) -> None:
         if not self._is_handed_over:
             close_all(self._all_listeners(), is_handed_over=not self._is_in_charge)
-        self.control.close()
+        self.control.close(is_handed_over=self._is_handed_over)
         if self._exporter is not None and not self._is_handed_over:
             self._exporter.close()
         if self._predecessor is not None:

@@ -116,6 +116,8 @@ def test_sockets_are_taken_by_name_those_of_the_metrics_too_and_watched_by_all_w
     manager.signal(signal.SIGHUP)
     wait_until("it is reloaded", lambda: manager.status()["generation"] == 2, 30)
     assert manager.greeting(given)["pid"] not in before.values()
+    upgrade(manager)  # its metrics are where they were, or this wouldn't return
+    assert manager.status()["listeners"] == [{"name": "mx", "address": f"{manager.host}:{given}"}]
 
 
 def test_connections_wait_for_the_next_start_where_the_socket_is_the_managers(manager: Manager) -> None:

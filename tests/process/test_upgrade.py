@@ -3,12 +3,15 @@
 import os
 import signal
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from gateway import free_port, wait_until
-from stand_in import Callers, StandIn
+from peers import require_peer
+from stand_in import SERVER, Callers, StandIn
 from successor import follow, replace, upgrade
 
 from bench.processes import child_pids, is_alive
@@ -204,6 +207,33 @@ def test_when_both_are_killed_nobody_serves_and_nothing_is_in_the_way_of_a_new_s
     server.start()
     assert pid_in(server.run_dir / "smtpd.pid") == server.running.pid
     assert server.greeting()["slot"] in (0, 1)
+
+
+class Contained(StandIn):
+    """The server is process 1 of a namespace."""
+
+    def start(self, *, wait: bool = True) -> None:
+        with self.stderr.open("ab") as stderr:
+            self.process = subprocess.Popen(
+                [require_peer("util-linux", "unshare"), "--pid", "--fork", "--kill-child", sys.executable, SERVER, self.config],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        if wait:
+            self.wait_ready()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_process_1_of_a_container_is_not_upgraded(tmp_path: Path) -> None:
+    with Contained(tmp_path) as server:
+        assert server.status()["pid"] == 1
+        os.kill(child_pids(server.running.pid)[0], signal.SIGUSR2)
+        wait_until("the upgrade has failed", lambda: "upgrade failed: the old program serves on" in server.log_text(), 30)
+        assert "this is process 1" in server.log_text()
+        assert server.greeting()["slot"] in (0, 1)
 
 
 def test_a_second_server_is_kept_out_during_and_after_an_upgrade(server: StandIn, tmp_path: Path) -> None:
