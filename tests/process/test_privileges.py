@@ -61,6 +61,7 @@ def test_nobody_of_the_same_user_looks_into_a_process_and_the_spool_is_closed_to
         assert status(pid)["Umask"] == "0077"
 
 
+@pytest.mark.full
 def test_a_new_program_started_by_the_user_may_bind_low_ports_and_its_workers_may_not() -> None:
     probe = subprocess.run([require_peer("util-linux", "unshare"), "--mount", "true"], capture_output=True, text=True)
     if probe.returncode != 0:
