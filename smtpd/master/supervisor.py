@@ -19,13 +19,12 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 import smtpd
-from smtpd.errors import SmtpdError, StartupError
+from smtpd.errors import StartupError
 from smtpd.log.master import MasterLog
 from smtpd.master.child import READY, Generation, RunWorker
 from smtpd.master.children import Children
 from smtpd.master.control import MasterControl, Standing, Verb
 from smtpd.master.exporter import Exporter
-from smtpd.master.handover import Handover, hand_listener
 from smtpd.master.inheritance import Inheritance
 from smtpd.master.pause import Pause
 from smtpd.master.pid_file import PidFile
@@ -34,7 +33,7 @@ from smtpd.master.report import Report
 from smtpd.master.service_manager import ServiceManager
 from smtpd.master.signals import install_signals
 from smtpd.master.sockets import Opened, close_all
-from smtpd.master.upgrade import Upgrade
+from smtpd.master.succession import Succession
 from smtpd.metrics.collector import MasterGauges, SlabCollector
 from smtpd.metrics.slab import CellIndex, Slabs
 from smtpd.net import shutter
@@ -71,8 +70,6 @@ class Master:
         self._title = f"smtpd: master [{file or 'embedded default'}]"
         self._load = load
         self._owner_uid = owner_uid
-        self._pid_file = pid_file
-        self._command = command
         self.cells = CellIndex()
         self._prepare_cells(settings, opened.listeners)
         self.slabs = Slabs(self.cells)
@@ -81,29 +78,23 @@ class Master:
         generation = Generation(1, settings, opened.listeners, opened.spare)
         self.children = Children(self.loop, self.slabs, self.cells, log, run_worker, generation, self._on_change)
         self.children.on_finished = self._on_finished
-        self.children.on_failed_boot = self._on_failed_boot
         self.report = Report(self.children, self.slabs, file)
         self._collector = SlabCollector(self.slabs, self.cells, self._gauges)
         self._exporter: Exporter | None = None
         self._metrics_socket = inheritance.metrics
         self._metrics_address = "given" if inheritance.is_metrics_given else inheritance.metrics_address
-        self._predecessor = inheritance.predecessor
-        self._kept = [number for number, entry in enumerate(inheritance.listeners) if entry not in opened.dropped]
         self._is_ready_told = False
-        self._is_handed_over = False  # the sockets are another program's
-        self._removed: list[ListenerSockets] = []  # those of them that it doesn't want
         self._reload: Reload | None = None
-        self._upgrade: Upgrade | None = None
         self._later: list[Callable[[], None]] = []  # verbs that wait for the end of a reload or an upgrade
-        self._forwarded: list[str] = []  # names of verbs that came during an upgrade, for who is then in charge
         self._stop_level = 0  # 0 serving, 1 graceful, 2 fast
-        self._exit_code = os.EX_OK
         self.pause = Pause(self.loop, self.children, log)
         if inheritance.is_paused:
             self.pause.inherit()
         self.pause.on_settled = self._on_change
         self.control = MasterControl(self.loop, settings.run_dir, self._control_verbs(), self._standing, log)
         self.manager = ServiceManager(self.loop, log, self.children)
+        self.succession = Succession(self.loop, self.children, log, self, pid_file, inheritance, opened.dropped, command)
+        self.children.on_failed_boot = self.succession.on_failed_boot
 
     def run(self) -> int:
         """Start the workers, supervise until the last one has ended after a stop."""
@@ -113,11 +104,7 @@ class Master:
         count = count_workers(self.children.generation.settings)
         versions = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}"
         self.log.info("master", f"smtpd {smtpd.__version__} starts {count} workers ({versions})")
-        if self._predecessor is None:
-            self._take_charge()
-        else:
-            self.log.info("master", f"upgrade: follows the program with pid {self._predecessor.pid}")
-            self._predecessor.watch(self.loop, self._on_take, self._on_predecessor_gone)
+        self.succession.begin()
         self.children.resize(count)
         self._on_change()
         faults: list[float] = []
@@ -133,7 +120,7 @@ class Master:
                 where = f"{os.path.basename(place.filename)}:{place.lineno}"
                 self.log.error("master", f"internal fault at {where}: {type(error).__name__}: {error}")
         self._close()
-        return self._exit_code
+        return os.EX_UNAVAILABLE if self.succession.has_failed else os.EX_OK
 
     # --- verbs (signals)
     # ---------------------------------------------------------------------------------------------
@@ -185,123 +172,17 @@ class Master:
         """USR1: the log was rotated; every process opens its own anew."""
         self.log.reopen()
         self.children.signal_all(signal.SIGUSR1)
-        if self._upgrade is not None and not self._is_handed_over:
-            self._forwarded.append("reopen_logs")
+        self.succession.forward("reopen_logs")
 
     def upgrade(self) -> None:
         """USR2. One at a time: while the new program starts a further one is ignored, while the program before still drains it
         waits for that."""
-        if self._stop_level:
+        if self._stop_level or self.succession.ignores_upgrade():
             return
-        if self._upgrade is not None:
-            self.log.warning("master", "upgrade: one is under way already, this one is ignored")
-            return
-        if self._is_busy or self._predecessor is not None:
+        if self._is_busy or not self.succession.may_upgrade():
             self._postpone(self.upgrade)
-            return
-        self.log.info("master", "upgrade: starting the new program")
-        told, descriptors = self._describe_for_successor()
-        try:
-            if self._command is None:
-                raise StartupError("this server can't be upgraded in flight: stop and start it")
-            if os.getpid() == 1:
-                raise StartupError("this is process 1, whose end would end the container: start a new one")
-            self._upgrade = Upgrade(self.loop, self.children, self.log, self._command, self)
-            self._upgrade.begin(told, descriptors, self.children.generation.settings.start_timeout)
-        except (SmtpdError, OSError) as error:
-            self._upgrade = None
-            self.upgrade_failed(f"it can't be started: {error}")
-
-    def upgrade_failed(self, text: str) -> None:
-        """The new program will not serve."""
-        self.log.error("master", f"upgrade: {text}")
-        self.log.error("master", "upgrade failed: the old program serves on")
-        self._gauges.reload(False)
-        self.report.last_upgrade = {"success": False, "time_s": round(time.time(), 3)}
-        self.manager.say_status("upgrade failed, the old program serves on")
-
-    def upgrade_over(self) -> None:
-        """The new program has ended. If it was in charge, we only end what was begun."""
-        self._upgrade = None
-        if self._is_handed_over:
-            self.log.error("master", "upgrade: the new program has ended, and this one drains: nobody serves")
-        self._on_change()
-
-    def upgrade_ready(self, pid: int, kept: set[int]) -> None:
-        """The new program serves: it gets the rest, and this one drains."""
-        assert self._upgrade is not None
-        self._is_handed_over = True
-        self._removed = [entry for number, entry in enumerate(self._all_listeners()) if number not in kept and not entry.is_given]
-        self.log.info("master", f"upgrade: the program with pid {pid} serves; this one drains")
-        self.report.last_upgrade = {"success": True, "time_s": round(time.time(), 3)}
-        self.loop.call_later(_CONTROL_S, lambda: self.control.close(is_handed_over=True))
-        if self._exporter is not None:
-            self._exporter.retire()
-        setproctitle(f"{self._title} draining")
-        self._pid_file.write_old()
-        self._pid_file.give_away()
-        self.manager.say_successor(pid)
-        names = {"reload": self.reload in self._later, "upgrade": False}
-        self._upgrade.take([name for name, is_wanted in names.items() if is_wanted] + self._forwarded)
-        self._later.clear()
-        self._stop(1, signal.SIGTERM, None)
-
-    # --- the other side of an upgrade --------------------------------------------------------------------------------
-
-    def _on_take(self, verbs: list[str]) -> None:
-        """The program before has put us in charge, or has died."""
-        self._take_charge()
-        if not self._stop_level:
-            self.log.info("master", "upgrade: in charge")
-            self.manager.say_ready("serving")
-            for name in verbs:
-                verb = {"reload": self.reload, "reopen_logs": self.reopen_logs}.get(name)
-                if verb is not None:
-                    self.loop.ready(verb)
-        self._on_change()
-
-    def _on_failed_boot(self, why: str) -> None:
-        """A worker of ours can't start. The program before serves well: leave it to that."""
-        if self._predecessor is not None and self._predecessor.is_in_charge and not self._stop_level:
-            self._predecessor.say_failed(why)
-            self._exit_code = os.EX_UNAVAILABLE
-            self.stop_fast()
-
-    def _on_predecessor_gone(self) -> None:
-        self._predecessor = None
-        self._pid_file.remove_old()
-        self._on_change()
-
-    def _take_charge(self) -> None:
-        """Pid file, control socket and metrics are ours from now on."""
-        self._pid_file.claim()
-        self.control.start()
-        if self._metrics_socket is not None:
-            self._open_exporter(self._metrics_socket)
-            self._metrics_socket = None
-
-    @property
-    def _is_in_charge(self) -> bool:
-        return not self._is_handed_over and (self._predecessor is None or not self._predecessor.is_in_charge)
-
-    def _all_listeners(self) -> list[ListenerSockets]:
-        return [*self.children.generation.listeners, *self.children.generation.spare]
-
-    def _describe_for_successor(self) -> tuple[Handover, list[int]]:
-        listeners = self._all_listeners()
-        descriptors = [sock.fileno() for entry in listeners for sock in entry.sockets]
-        if self._exporter is not None:
-            descriptors.append(self._exporter.fileno())
-        told = Handover(
-            pid=os.getpid(),
-            version=smtpd.__version__,
-            run_dir=os.path.abspath(self.children.generation.settings.run_dir),
-            listeners=[hand_listener(entry) for entry in listeners],
-            metrics=self._metrics_address if self._exporter is not None else "",
-            is_metrics_given=self._metrics_address == "given",
-            is_paused=self.children.is_paused,
-        )
-        return told, [*descriptors, self._pid_file.fileno()]
+        else:
+            self.succession.upgrade(self._metrics_address, self._exporter.fileno() if self._exporter is not None else -1)
 
     def add_worker(self) -> None:
         """TTIN"""
@@ -314,6 +195,44 @@ class Master:
     def reap_workers(self) -> None:
         """CHLD"""
         self.children.reap()
+
+    # --- what the succession asks for
+    # ---------------------------------------------------------------------------------
+
+    def take_charge(self, verbs: list[str]) -> None:
+        """Control socket and metrics are ours from now on, and what was asked of the program before."""
+        self.control.start()
+        if self._metrics_socket is not None:
+            self._open_exporter(self._metrics_socket)
+            self._metrics_socket = None
+        if self._is_ready_told and not self._stop_level:
+            self.manager.say_ready("serving")
+        for verb in (self.reload, self.reopen_logs):
+            if verb.__name__ in verbs:
+                self.loop.ready(verb)
+
+    def leave(self, pid: int) -> list[str]:
+        """Another program is in charge: drain. What was put off is for that one."""
+        setproctitle(f"{self._title} draining")
+        self.loop.call_later(_CONTROL_S, lambda: self.control.close(is_handed_over=True))
+        if self._exporter is not None:
+            self._exporter.retire()
+        self.manager.say_successor(pid)
+        verbs = [self.reload.__name__] if self.reload in self._later else []
+        self._later.clear()
+        self._stop(1, signal.SIGTERM, None)
+        return verbs
+
+    def note_upgrade(self, is_success: bool) -> None:
+        """For metrics and status."""
+        self.report.last_upgrade = {"success": is_success, "time_s": round(time.time(), 3)}
+        if not is_success:
+            self._gauges.reload(False)
+            self.manager.say_status("upgrade failed, the old program serves on")
+
+    def on_change(self) -> None:
+        """Something has happened that verbs may wait for."""
+        self._on_change()
 
     # --- steps
     # -------------------------------------------------------------------------------------------------------
@@ -329,8 +248,7 @@ class Master:
     @property
     def _is_busy(self) -> bool:
         """Something is under way that decides what the next verb acts on."""
-        is_new = self._predecessor is not None and self._predecessor.is_in_charge
-        return self._reload is not None or self._upgrade is not None or is_new or self.pause.is_moving
+        return self._reload is not None or self.succession.is_moving or self.pause.is_moving
 
     def _postpone(self, verb: Callable[[], None]) -> None:
         if verb not in self._later:
@@ -369,14 +287,13 @@ class Master:
             self._gauges.worker(slot.number, is_up, slot.restarts)
         self._gauges.retire_workers(len(self.children.slots))
         if self._stop_level:
-            if not self.children.alive and (self._upgrade is None or self._is_handed_over):
+            if not self.children.alive and not self.succession.is_ending:
                 self.loop.stop()
             return
         self.pause.on_change()
         if not self._is_ready_told and self.children.are_ready:
             self._is_ready_told = True
-            if self._predecessor is not None:
-                self._predecessor.say_ready(self._kept)
+            self.succession.announce()
             self.manager.say_ready("serving")
         if self._later and not self._is_busy and self._draining_generations() < _MOST_DRAINING:
             later, self._later = self._later, []
@@ -389,14 +306,12 @@ class Master:
         if self._reload is not None:
             self._reload.cancel()
             self._reload = None
-        if self._upgrade is not None and not self._is_handed_over:
-            self._upgrade.end(number)
+        self.succession.stop(number)
         how = "gracefully" if level == 1 else "fast"
         self.log.info("master", f"stopping {how}: {len(self.children.alive)} workers")
         self.manager.say_stopping()
         self.pause.cancel()
-        going = self._removed if self._is_handed_over else self._all_listeners() if self._is_in_charge else []
-        going = [listener for listener in going if not listener.is_given]
+        going = self.succession.deserted_listeners()
         self.children.is_stopping = True
         if level == 1 and going and not self.children.is_paused:
             for listener in going:
@@ -414,22 +329,19 @@ class Master:
         self.children.stop(number, patience_s)
         for listener in going:
             shutter.shut(listener)
-        if self._is_handed_over:
-            for listener in self._all_listeners():
+        if self.succession.is_handed_over:
+            for listener in self.succession.listeners:
                 close_listener(listener, is_handed_over=listener not in going)
         self._on_change()
 
     def _close(self) -> None:
-        if not self._is_handed_over:
-            close_all(self._all_listeners(), is_handed_over=not self._is_in_charge)
-        self.control.close(is_handed_over=self._is_handed_over)
-        if self._exporter is not None and not self._is_handed_over:
-            self._exporter.close()
-        if self._predecessor is not None:
-            self._predecessor.close()
-        self._pid_file.release()
-        if self._is_handed_over:
-            self._pid_file.remove_old()
+        is_handed_over = self.succession.is_handed_over
+        if not is_handed_over:
+            close_all(self.succession.listeners, is_handed_over=not self.succession.is_in_charge)
+            if self._exporter is not None:
+                self._exporter.close()
+        self.control.close(is_handed_over=is_handed_over)
+        self.succession.close()
         self.log.info("master", "stopped")
 
     # --- metrics
