@@ -152,9 +152,9 @@ class HttpConnection:
             self._exporter.forget(self)
 
     def retire(self) -> None:
-        """End after the answer that is under way; without one, now, but so that a late request is no reset."""
+        """End after the answer that is under way, or the first; a kept connection now, so that a late request is no reset."""
         self._is_last = True
-        if not self._has_begun and not self._output and not self._is_lingering:
+        if self._request_count and not self._has_begun and not self._output and not self._is_lingering:
             self._linger()
 
     # --- reading -----------------------------------------------------------------------------------------------------

@@ -4,15 +4,19 @@ Nobody is refused, reset or answered wrongly, no mail is lost or doubled. A few 
 SMTPD_CHANGE_ROUNDS times as many in `make soak`.
 """
 
+import contextlib
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import pytest
 from gateway import Gateway, wait_until
 from mail_clients import MailLoad
 from successor import upgrade
+
+from bench.processes import is_alive, tree_pids
 
 CONNECTIONS_A_SECOND = 50.0
 CLIENTS = 8
@@ -81,3 +85,46 @@ def test_no_client_notices_reloads_upgrades_and_workers_that_end(tmp_path: Path,
     finally:
         if gateway.process is not None:
             gateway.kill()
+
+
+@pytest.mark.full
+def test_both_programs_killed_at_any_moment_of_an_upgrade_lose_no_mail(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    gateway = Gateway(tmp_path, {"log": {"level": "warning"}})
+    try:
+        gateway.start()
+        with MailLoad(gateway, 3) as load:
+            for _ in range(4):
+                load.wait_acknowledged(MAILS_BETWEEN)
+                gateway.signal(signal.SIGUSR2)
+                time.sleep(chance.uniform(0.3, 3.0))  # the random moment, not a wait for anything
+                gateway.kill()  # the new program too: it is a child of the old one, or its workers' master by now
+                named = gateway.run_dir / "smtpd.pid"
+                if named.exists() and is_alive(pid := int(named.read_text() or 0)):
+                    for process in reversed(tree_pids(pid)):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(process, signal.SIGKILL)
+                    wait_until("the new program is gone", lambda pid=pid: not is_alive(pid), 20)
+                await_start(gateway)
+            load.wait_acknowledged(MAILS_BETWEEN)
+        load.await_mails()
+        assert gateway.stop() == 0
+    finally:
+        if gateway.process is not None:
+            gateway.kill()
+
+
+def await_start(gateway: Gateway) -> None:
+    """Start it until it isn't told that workers of the killed programs still have the port."""
+
+    def is_ready() -> bool:
+        if gateway.process is None or gateway.running.poll() is not None:
+            gateway.start(wait=False)
+        try:
+            return gateway.http("/readyz")[0] == 200
+        except OSError:
+            return False
+
+    wait_until("the server is ready", is_ready, 60)

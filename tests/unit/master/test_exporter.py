@@ -193,3 +193,18 @@ def test_the_number_of_requests_on_a_connection_is_bounded(site: Fixture, monkey
     responses = site.drive_to_end(client)
     assert [status for status, _, _ in responses] == [200] * 3
     assert [headers.get("connection") for _, headers, _ in responses] == [None, None, "close"]
+
+
+def test_one_that_retires_answers_who_is_there_and_takes_nobody_new(site: Fixture) -> None:
+    kept, fresh = site.client(), site.client()
+    assert site.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", kept)[0] == 200
+    site.drive(lambda: site.exporter.connection_count == 2)
+    site.exporter.retire()
+    site.drive(lambda: kept.is_ended)
+    assert not kept.is_reset
+    status, headers, _ = site.ask(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", fresh)
+    assert (status, headers["connection"]) == (200, "close")
+    site.drive(lambda: fresh.is_ended)
+    assert not fresh.is_reset
+    with pytest.raises(ConnectionRefusedError):
+        site.client()
