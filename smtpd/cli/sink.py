@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -23,7 +24,7 @@ from smtpd.cli.parsed import Parsed
 from smtpd.config.grammar import check_text
 from smtpd.config.latency import normal_latency
 from smtpd.config.units import parse_duration, parse_size
-from smtpd.errors import StartupError
+from smtpd.errors import StartupError, TlsFileError
 from smtpd.net.listeners import ListenerSockets
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def _commands(*names: str, help: str) -> Callable[[Any], Any]:
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(0, 256), help="0 = one per core.")
 @click.option("--metrics", default="", metavar="ADDRESS", help="Serve /metrics there, e.g. 127.0.0.1:9025. Off by default.")
 @click.option("--message-size", default="0", show_default=True, type=_SIZE, help="Refuse larger mails; 0 = no limit.")
+@click.option("--tls", is_flag=True, help="Offer STARTTLS.")
+@click.option("--tls-required", is_flag=True, help="The same, and refuse mail without it.")
+@click.option("--tls-implicit", is_flag=True, help="TLS from the first octet.")
+@click.option("--tls-cert", metavar="FILE", help="Certificate for that, PEM.  [default: one made on the spot]")
+@click.option("--tls-key", metavar="FILE", help="Its key.  [default: in the same file]")
 @click.option("--scenario", metavar="FILE", help="Behave as this TOML file says; options are asked first.")
 @click.option("--seed", type=click.IntRange(0), help="Of all that is drawn.  [default: another one each time]")
 @click.option("--report", metavar="FILE", help="Write a report in JSON at the end; - is stdout.")
@@ -113,6 +119,7 @@ def sink_command(address: str | None, backlog: int | None, **options: Any) -> in
     run_dir = _make_run_dir(root)
     try:
         target = _make_target(address, backlog, options, run_dir)
+        target = replace(target, **_tls_of(options, target.hostname, run_dir))
         if os.geteuid() == 0 and not user:
             _insist_on_user(target.listen)
         settings = sink_settings(target)
@@ -242,6 +249,31 @@ def _make_target(address: str | None, backlog: int | None, options: dict[str, An
         is_verbose=options["verbose"],
         log=options["log"],
     )
+
+
+def _tls_of(options: dict[str, Any], hostname: str, run_dir: str) -> dict[str, Any]:
+    """The fields of Target for TLS."""
+    from smtpd.net.tls.certificates import read_certificate
+    from smtpd.net.tls.self_made import make_certificate
+
+    modes = {"tls": "starttls", "tls_required": "required", "tls_implicit": "implicit"}
+    given = [mode for name, mode in modes.items() if options[name]]
+    cert, key = options["tls_cert"] or "", options["tls_key"] or ""
+    if len(given) > 1:
+        raise click.UsageError("one of --tls, --tls-required and --tls-implicit")
+    if (cert or key) and not given:
+        raise click.UsageError("--tls-cert and --tls-key need --tls, --tls-required or --tls-implicit")
+    if key and not cert:
+        raise click.UsageError("--tls-key needs --tls-cert")
+    if not given:
+        return {}
+    try:
+        if not cert:
+            cert, key = make_certificate(run_dir, *dict.fromkeys((hostname, "localhost")))
+        read_certificate(cert, key)
+    except TlsFileError as error:
+        raise StartupError(str(error), os.EX_NOINPUT) from None
+    return {"tls": given[0], "certificate": (cert, key)}
 
 
 def _display(options: dict[str, Any]) -> tuple[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from smtpd.settings import (
+    CertificateSettings,
     LimitsSettings,
     ListenerSettings,
     LogSettings,
@@ -18,6 +19,7 @@ from smtpd.settings import (
     RouteSettings,
     Settings,
     SpoolSettings,
+    TlsSettings,
 )
 
 _UNLIMITED = (
@@ -28,7 +30,9 @@ _UNLIMITED = (
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where and how a sink listens. `message_size` in octets, 0 = no limit; `timeout_s` 0 = the gateway's own limits.
-    `proxies` are networks of peers that must send a PROXY header."""
+
+    `proxies` are networks of peers that must send a PROXY header. `tls` is listener.tls, `certificate` the files of certificate
+    and key."""
 
     listen: tuple[str, ...]
     run_dir: str
@@ -45,6 +49,8 @@ class Target:
     timeout_s: float = 0.0
     is_verbose: bool = False
     log: str = "stderr"
+    tls: str = "off"
+    certificate: tuple[str, str] = ("", "")
 
 
 def sink_settings(target: Target) -> Settings:
@@ -58,9 +64,11 @@ def sink_settings(target: Target) -> Settings:
             banner=target.banner,
             backlog=target.backlog,
             proxy_protocol=list(target.proxies),
+            tls=target.tls,
         )
         for n, address in enumerate(target.listen)
     ]
+    cert, key = target.certificate
     limits: dict[str, Any] = {"message_size": target.message_size, **dict.fromkeys(_UNLIMITED, 0)}
     if target.timeout_s:
         limits |= dict.fromkeys(("command_timeout", "data_timeout", "command_deadline"), target.timeout_s)
@@ -71,6 +79,7 @@ def sink_settings(target: Target) -> Settings:
         user=target.user,
         drain_timeout=5.0,
         listener=listeners,
+        tls=TlsSettings(certificate=[CertificateSettings(cert=cert, key=key)] if cert else []),
         limits=LimitsSettings(**limits),
         overload=OverloadSettings(memory_high=0, sessions_high=0, loop_lag_high=0.0),  # what is measured is not to change midway
         spool=SpoolSettings(engine="discard", path=""),
