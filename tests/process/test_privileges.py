@@ -15,6 +15,7 @@ from gateway import wait_until
 from peers import require_peer
 from stand_in import SERVER, StandIn
 from successor import upgrade
+from tls_files import Authority
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -177,3 +178,30 @@ def test_a_reload_may_bind_another_low_port(server: StandIn) -> None:
     wait_until("the reload is over", lambda: server.status()["last_reload"], 20)
     assert server.status()["last_reload"]["success"] is True, server.log_text()
     assert server.greeting(26)["uid"] == [NOBODY] * 3
+
+
+def test_a_key_for_root_alone_is_read_before_the_drop_and_not_after(server: StandIn) -> None:
+    authority = Authority(server.folder)
+    pair = authority.issue("mx")
+    server.stop()
+    os.chown(pair.key, 0, 0)
+    pair.key.chmod(0o600)
+    server.settings["tls"] = {"certificate": [pair.settings]}
+    server.settings["listener"][0]["tls"] = "starttls"
+    server.write_config()
+    server.start()
+    server.wait_ready()
+    reload(server, success=True)  # unchanged files need not be read again
+    authority.issue("mx")
+    reload(server, success=False)
+    assert f"tls.certificate.key: {pair.key}: Permission denied; user nobody has to read it" in server.log_text(1 << 20)
+    os.chown(pair.key, 0, NOBODY)
+    pair.key.chmod(0o640)
+    reload(server, success=True)
+
+
+def reload(server: StandIn, *, success: bool) -> None:
+    before = server.status()["last_reload"]
+    server.signal(signal.SIGHUP)
+    wait_until("the reload is over", lambda: server.status()["last_reload"] != before, 20)
+    assert server.status()["last_reload"]["success"] is success, server.log_text()

@@ -2,6 +2,7 @@ cimport cython
 
 
 cdef int _END, _FAILED
+cdef Py_ssize_t _RECORD_BYTES
 
 
 cdef class TlsEngine:

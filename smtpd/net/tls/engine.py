@@ -12,6 +12,7 @@ from typing import Any, cast
 
 END = -1  # the peer said that it sends no more (close_notify)
 FAILED = -2
+_RECORD_BYTES = 16 * 1024 + 1  # of plain octets in one record, and one more
 _END, _FAILED = END, FAILED  # in C variables of the module
 
 
@@ -121,7 +122,8 @@ class TlsEngine:
             return _END
         count = got = 0
         while count < size:
-            if not self._incoming.pending and not self._ssl.pending():
+            # while a whole record fits OpenSSL leaves nothing of it behind, so it need not be asked
+            if not self._incoming.pending and (size - count >= _RECORD_BYTES or not self._ssl.pending()):
                 self.is_dry = True
                 return count
             try:
