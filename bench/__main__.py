@@ -43,6 +43,7 @@ PARTS = {
     "relay": Part("mail in and out again, beside Postfix", 300, True),
     "relay_hung": Part("beside a next hop that hangs", 120, True, "relay", ("--hung",)),
     "floods": Part("another client's mail beside floods"),
+    "tls": Part("what TLS costs: CPU per mail and handshake, memory of an idle session", 0, True),
     "backlog": Part("a server with 200,000 deferred mails"),
 }
 

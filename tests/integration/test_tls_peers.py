@@ -135,3 +135,47 @@ def test_node_sends_a_mail(gateway: Gateway, authority: Authority) -> None:
     host, _, port = address_of(gateway).rpartition(":")
     assert run(program, "-e", NODE, host, port, str(authority.file), NAME).strip() == "true TLSv1.3 221 2.0.0 Bye"
     assert len(gateway.await_mails("node")) == 1
+
+
+@pytest.mark.full
+@pytest.mark.peer("testssl.sh")
+@pytest.mark.timeout(1200)
+def test_testssl_knows_no_weakness(gateway: Gateway, tmp_path: Path) -> None:
+    """What it says of the certificate is left out: the test's CA is nobody's, and has no CRL."""
+    program = require_peer("testssl.sh", "testssl")
+    found = tmp_path / "found.json"
+    options = (
+        "--quiet",
+        "--color",
+        "0",
+        "--warnings",
+        "off",
+        "--jsonfile",
+        str(found),
+        "-p",
+        "-s",
+        "-f",
+        "-S",
+        "-U",
+        "-t",
+        "smtp",
+    )
+    done = subprocess.run(
+        [program, *options, address_of(gateway)],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=1100,
+        check=False,
+    )
+    assert found.exists(), done.stdout + done.stderr
+    findings = {entry["id"]: entry for entry in json.loads(found.read_text())}
+    assert findings["heartbleed"]["severity"] == "OK"
+    assert findings["secure_client_renego"]["severity"] == "OK"
+    assert findings["TLS1_3"]["severity"] == "OK"
+    weak = [
+        f"{name}: {entry['severity']}: {entry['finding']}"
+        for name, entry in findings.items()
+        if entry["severity"] in ("LOW", "MEDIUM", "HIGH", "CRITICAL") and not name.startswith(("cert_", "DNS_CAArecord"))
+    ]
+    assert weak == []
