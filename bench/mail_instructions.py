@@ -19,6 +19,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from bench.generator import RECIPIENT, SENDER
 from smtpd.delivery.router import Router
 from smtpd.delivery.scheduler import Scheduler
@@ -64,7 +66,7 @@ def hang_up(clients: list[socket.socket], rig: Rig) -> None:
 class Rig:
     """One worker's parts without its life: loop, spool, scheduler, connections. `engine` "discard" is what a sink serves."""
 
-    def __init__(self, engine: str, folder: str, is_logging: bool) -> None:
+    def __init__(self, engine: str, folder: str, is_logging: bool, **limits: int) -> None:
         settings = sink_settings(Target(("127.0.0.1:0",), folder, "bench.example.net", is_verbose=is_logging))
         if engine != "discard":
             settings = Settings(
@@ -87,9 +89,23 @@ class Rig:
         router = Router(settings.route)
         scheduler = Scheduler(loop, files, spool, router, settings, row, cells, log)
         account = ListenerAccount("sink", row, cells, log, is_logging, spool.keeps_mail)
-        rulebook = Rulebook(settings, settings.listener[0], "sink", router.has_route, lambda: spool.is_full)
+        rulebook = Rulebook(
+            replace(settings, limits=replace(settings.limits, **limits)),
+            settings.listener[0],
+            "sink",
+            router.has_route,
+            lambda: spool.is_full,
+        )
         self._service = Service(
-            loop, settings.limits, spool, account, rulebook.rules_for, scheduler.accepted, settings.hostname, DateText(), set()
+            loop,
+            replace(settings.limits, **limits),
+            spool,
+            account,
+            rulebook.rules_for,
+            scheduler.accepted,
+            settings.hostname,
+            DateText(),
+            set(),
         )
         loop.at_turn_end(spool.end_turn)
         loop.at_turn_end(log.end_turn)
@@ -101,13 +117,14 @@ class Rig:
         for _ in range(sessions):
             ours, theirs = socket.socketpair()
             ours.setblocking(False)
-            self.loop.ready(self._begin, ours.detach())
+            self.loop.ready(self.begin, ours.detach())
             clients.append(theirs)
         self.await_replies(clients, b"220")
         self.say(clients, b"EHLO client.example.com\r\n", b"250")
         return clients
 
-    def _begin(self, fd: int) -> None:
+    def begin(self, fd: int) -> None:
+        """A session on this descriptor."""
         Connection(self._service, fd, Peer("192.0.2.1", 25000)).start()
 
     def say(self, clients: list[socket.socket], octets: bytes, expected: bytes) -> None:

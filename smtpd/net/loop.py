@@ -27,7 +27,7 @@ _READ_MASK = ~WRITE  # errors and hang-ups wake the reader, and the writer as we
 _WRITE_MASK = ~READ
 HEAVY_PER_TURN = 4  # a handshake takes about a millisecond of computing
 _LEAST_CANCELLED = 1000
-_READY_S = 0.001  # of a turn for ready calls: who always has more to do (pipelined commands) waits for who has one event
+_READY_S = 0.0005  # of a turn for ready calls: who always has more to do (pipelined commands) waits for who has one event
 
 
 class Timer:

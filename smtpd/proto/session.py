@@ -34,7 +34,7 @@ from smtpd.proto.states import (
     PAUSED_TLS,
 )
 
-COMMANDS_PER_TURN = 100  # after so many commands `receive` returns early, so that one client can't hold the loop
+COMMANDS_PER_TURN = 50  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
 _SYNCHRONIZING = frozenset({p.VERB_HELO, p.VERB_EHLO, p.VERB_LHLO, p.VERB_DATA, p.VERB_STARTTLS})
 _JUNK = {p.VERB_NONE, p.VERB_OTHER, p.VERB_RSET, p.VERB_NOOP, p.VERB_VRFY, p.VERB_AUTH, p.VERB_ETRN, p.VERB_EXPN}
