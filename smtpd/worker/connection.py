@@ -109,8 +109,8 @@ class Connection(StreamOwner):
         """Greet and begin to read."""
         self.service.connections.add(self)
         self.service.account.connected(self.client)
-        self.stream.start()
         try:
+            self.stream.start()  # epoll may have no room (fs.epoll.max_user_watches, memory)
             if self.service.tls is not None and self.service.tls.is_implicit:
                 self.session.expect_tls()
                 self._start_tls()

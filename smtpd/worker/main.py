@@ -355,10 +355,11 @@ class Worker:
         self._next_beat_at = loop.now + HEARTBEAT_S
         loop.call_at(self._next_beat_at, self._beat)
         count = len(self._connections)
-        if count != self._title_count and int(loop.now) != int(loop.now - HEARTBEAT_S):
-            self._title_count = count
-            setproctitle(f"smtpd: worker {self._boot.slot} [{count} sessions]")
+        if int(loop.now) != int(loop.now - HEARTBEAT_S):  # once a second
             self._cells.set(self._buffer, sum(c.stream.buffered_bytes for c in self._connections))
+            if count != self._title_count:
+                self._title_count = count
+                setproctitle(f"smtpd: worker {self._boot.slot} [{count} sessions]")
         if self._is_draining:
             self._end_if_idle()
 

@@ -114,6 +114,8 @@ ROUTE = '[[route]]\ndomains = ["{}"]\ntransport = "discard"\n'
     ("text", "line", "key", "said"),
     [
         (GOOD + LISTENER.format("0.0.0.0:25"), 19, "listener.address", '"0.0.0.0:25" has a listener already'),
+        (GOOD + "[overload]\nmemory_high = 50\nmemory_low = 50\n", 20, "overload.memory_low", "not below memory_high"),
+        (GOOD + '[overload]\nloop_lag_low = "2 s"\n', 19, "overload.loop_lag_low", "not below loop_lag_high"),
         (
             GOOD + LISTENER.format("[0::1]:25") + LISTENER.format("[::1]:25"),
             21,

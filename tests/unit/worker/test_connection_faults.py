@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +240,20 @@ def test_fault_at_the_reply_to_a_mail_in_custody_does_not_stop_the_mail(house: C
     h.check_one_failed()
     h.begin_mail(other)
     h.turn_until(lambda: len(h.spool.commits) == 2)
+
+
+def test_a_descriptor_that_cannot_be_watched_ends_its_connection_alone(house: Callable[..., House], tmp_path: Path) -> None:
+    """As when epoll has no room left (ENOSPC, ENOMEM); of a plain file it says EPERM."""
+    h = house()
+    other, client = h.connect()
+    fd = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT, 0o600)
+    connection = Connection(h.service, fd, Peer("192.0.2.1", 1))
+    connection.start()
+    assert not connection.stream.is_open
+    assert ["epoll_ctl failed" in text for text in h.log.errors] == [True]
+    assert len(h.left) == 1
+    h.await_reply(client, b"220 ")
+    assert other.stream.is_open
 
 
 def test_fault_on_the_timer_ends_its_connection_alone(house: Callable[..., House]) -> None:
