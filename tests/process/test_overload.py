@@ -130,8 +130,9 @@ def test_few_free_session_slots_hurry_idle_sessions_of_all_workers_and_end_them(
 
 
 def test_under_stress_one_error_ends_a_session_that_was_open_before(tmp_path: Path) -> None:
+    patient = {"stress_timeout": "1 h"}
     with (
-        running_gateway(tmp_path, {"limits": {"connections": 4}, "workers": 1}) as gateway,
+        running_gateway(tmp_path, {"limits": {"connections": 4}, "workers": 1, "overload": patient}) as gateway,
         sessions(gateway, 1) as (first,),
     ):
         first.sendall(b"NONSENSE\r\n")
