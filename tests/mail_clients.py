@@ -85,6 +85,8 @@ class PacedClient(MailClient):
     def _send_some(self, smtp: smtplib.SMTP) -> None:
         if self._context is not None:
             smtp.starttls(context=self._context)
+            if smtp.ehlo()[0] == 421:  # as in `run`
+                return
         self._send_one(smtp)
 
     def _pause(self) -> None:
