@@ -77,6 +77,9 @@ def every_event(shape: Shape) -> list[str]:
         shape.message(WARNING, "smtpd", "no descriptors", {"limit": 1024, "who": "a b"}),
         shape.message(ERROR, "spool", "shard 0003 is broken", {}),
         shape.reported(QID, "sender non-delivery notification", QID + "2"),
+        shape.tls(CLIENT, "Anonymous", "TLSv1.3", "TLS_AES_256_GCM_SHA384", (256, 256), ""),
+        shape.tls(CLIENT, "Trusted", "TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", (128, 128), "mx.example.com"),
+        shape.tls_failed(CLIENT, "TLS handshake: no shared cipher"),
         shape.expired(QID, b"a@example.com", "returned to sender"),
     ]
 
@@ -110,6 +113,11 @@ def test_postfix_lines() -> None:
         at + "smtpd" + ends + "warning: no descriptors limit=1024 who=a b",
         at + "spool" + ends + "error: shard 0003 is broken",
         at + "bounce" + ends + QID + ": sender non-delivery notification: " + QID + "2",
+        at + "smtpd" + ends + "Anonymous TLS connection established from unknown[192.0.2.1]: TLSv1.3 with cipher "
+        "TLS_AES_256_GCM_SHA384 (256/256 bits)",
+        at + "smtpd" + ends + "Trusted TLS connection established from unknown[192.0.2.1]: TLSv1.2 with cipher "
+        "ECDHE-RSA-AES128-GCM-SHA256 (128/128 bits) client-certificate mx.example.com",
+        at + "smtpd" + ends + "SSL_accept error from unknown[192.0.2.1]: TLS handshake: no shared cipher",
         at + "qmgr" + ends + QID + ": from=<a@example.com>, status=expired, returned to sender",
     ]
 
@@ -153,6 +161,10 @@ def test_json_fields() -> None:
         "proto": "SMTP",
         "helo": "host.example",
     }
+    assert records[-3] == common | {
+        "level": "info", "program": "smtpd", "event": "tls", "client": CLIENT, "trust": "trusted", "version": "TLSv1.2",
+        "cipher": "ECDHE-RSA-AES128-GCM-SHA256", "bits": 128, "algorithm_bits": 128, "client_subject": "mx.example.com",
+    }  # fmt: skip
     assert (records[-1]["event"], records[-1]["from"], records[-1]["status"]) == ("expired", "a@example.com", "expired")
     assert (records[18]["level"], records[18]["limit"], records[18]["who"]) == ("warning", 1024, "a b")
     assert records[15]["rcpt_count"] == 2
