@@ -15,6 +15,7 @@ import pytest
 from gateway import Gateway, free_port, own_loopback_address, running_gateway, wait_until
 from tls_files import NAME, OTHER, Authority
 
+LISTENERS = ("mx", "need", "smtps", "other", "asks", "proxied")
 MAIL = "Subject: x\r\n\r\ntext\r\n"
 
 
@@ -55,12 +56,21 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 def settings_of(authority: Authority, ports: dict[str, int], host: str) -> dict[str, Any]:
-    modes = {"mx": "starttls", "need": "required", "smtps": "implicit", "other": "implicit", "asks": "starttls"}
+    modes = {
+        "mx": "starttls",
+        "need": "required",
+        "smtps": "implicit",
+        "other": "implicit",
+        "asks": "starttls",
+        "proxied": "implicit",
+    }
     pairs = [authority.issue("mx"), authority.issue("mx-rsa", is_rsa=True), authority.issue("other", OTHER)]
     return {
         "listener": [
             {"name": name, "address": f"{host}:{ports[name]}", "tls": mode, "client_certificates": "require"}
             if name == "asks"
+            else {"name": name, "address": f"{host}:{ports[name]}", "tls": mode, "proxy_protocol": ["127.0.0.0/8"]}
+            if name == "proxied"
             else {"name": name, "address": f"{host}:{ports[name]}", "tls": mode}
             for name, mode in modes.items()
         ],
@@ -75,7 +85,7 @@ def settings_of(authority: Authority, ports: dict[str, int], host: str) -> dict[
 @pytest.fixture(scope="module")
 def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsGateway]:
     host = own_loopback_address()
-    ports = {name: free_port(host) for name in ("mx", "need", "smtps", "other", "asks")}
+    ports = {name: free_port(host) for name in LISTENERS}
     with running_gateway(tmp_path_factory.mktemp("tls"), settings_of(authority, ports, host)) as gateway:
         yield TlsGateway(gateway, authority, ports)
 
@@ -197,6 +207,16 @@ def test_octets_in_the_clear_behind_starttls_are_no_commands(server: TlsGateway)
     wait_until("it is counted", lambda: server.handshakes(listener="mx", result="error") == before + 1, 20)
 
 
+def test_a_proxy_header_comes_in_the_clear_before_implicit_tls(server: TlsGateway) -> None:
+    context = server.authority.client_context()
+    sock = socket.create_connection((server.gateway.host, server.ports["proxied"]), timeout=20)
+    sock.sendall(b"PROXY TCP4 192.0.2.77 192.0.2.1 4711 465\r\n")
+    with context.wrap_socket(sock, server_hostname=NAME) as tls:
+        assert tls.recv(1000).startswith(b"220 ")
+    line = "Anonymous TLS connection established from unknown[192.0.2.77]: TLSv1.3"
+    wait_until("the log line", lambda: line in server.gateway.log_text(1 << 20), 20)
+
+
 @pytest.mark.parametrize("listener", ["mx", "smtps"])
 def test_a_handshake_that_never_ends_has_its_time(server: TlsGateway, listener: str) -> None:
     with socket.create_connection((server.gateway.host, server.ports[listener]), timeout=20) as sock:
@@ -229,7 +249,7 @@ def reload(server: TlsGateway, *, success: bool) -> None:
 @pytest.fixture
 def own_server(tmp_path: Path) -> Iterator[TlsGateway]:
     host = own_loopback_address()
-    ports = {name: free_port(host) for name in ("mx", "need", "smtps", "other", "asks")}
+    ports = {name: free_port(host) for name in LISTENERS}
     authority = Authority(tmp_path)
     settings = settings_of(authority, ports, host) | {"workers": 1}
     with running_gateway(tmp_path / "gateway", settings) as gateway:
