@@ -20,7 +20,7 @@ from typing import Any
 
 from bench.idle import open_session, read_reply
 from bench.processes import await_quiet, child_pids, memory_bytes, tree_cpu_ns
-from bench.results import end_in_order, markdown_table, raise_open_files, scratch_folder, write_result
+from bench.results import end_in_order, markdown_table, raise_open_files, scratch_folder, write_result, write_section
 from bench.servers import Server, SmtpdServe, SmtpdServer, SmtpdSink
 from smtpd.net.tls.self_made import make_certificate
 
@@ -184,7 +184,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         content = measure(options.rounds, options.mails, options.handshakes, options.sessions, folder)
     print(render(content))
     if not options.quick:
-        print(f"kept in {write_result('tls', content)}")
+        path = write_result("tls", content)
+        write_section("tls", f"{render(content).strip()}\n\nFrom `results/{path.name}`.")
+        print(f"kept in {path}")
     return 0
 
 
