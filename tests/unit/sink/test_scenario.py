@@ -43,7 +43,8 @@ cut = "2 KiB"
 
 FAULTS = """\
 bad.toml:1: sede: unknown key (did you mean "seed"?)
-bad.toml:2: hide: "PIPELINIG" is not one of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, CHUNKING, LIMITS, DSN \
+bad.toml:2: hide: "PIPELINIG" is not one of PIPELINING, SIZE, 8BITMIME, SMTPUTF8, ENHANCEDSTATUSCODES, CHUNKING, LIMITS, DSN, \
+STARTTLS \
 (did you mean "PIPELINING"?)
 bad.toml:4: rule.at: "rctp" is not one of connect, helo, ehlo, lhlo, mail, rcpt, data, end, rset, noop, vrfy, expn, help, quit, \
 starttls, auth, xclient, etrn (did you mean "rcpt"?)
