@@ -27,8 +27,9 @@ class MailClient(threading.Thread):
     `trouble` is every end of a connection that wasn't a polite 421.
     """
 
-    def __init__(self, gateway: Gateway, number: int) -> None:
+    def __init__(self, gateway: Gateway, number: int, context: ssl.SSLContext | None = None) -> None:
         super().__init__(name=f"client-{number}")
+        self._context = context
         self._gateway = gateway
         self._prefix = f"{number}-"
         self._random = random.Random(number)
@@ -41,7 +42,7 @@ class MailClient(threading.Thread):
         while not self._is_over.is_set():
             try:
                 with smtplib.SMTP(self._gateway.host, self._gateway.port, "client.example", timeout=30) as smtp:
-                    if smtp.ehlo()[0] != 421:  # left to itself, smtplib says HELO after a 421 and finds the connection ended
+                    if self._is_welcome(smtp):
                         self._send_some(smtp)
             except smtplib.SMTPResponseException as error:
                 if error.smtp_code != 421:
@@ -55,6 +56,15 @@ class MailClient(threading.Thread):
 
     def _pause(self) -> None:
         self._is_over.wait(PAUSE_S)
+
+    def _is_welcome(self, smtp: smtplib.SMTP) -> bool:
+        """Say EHLO, with a context by TLS. Left to itself, smtplib says HELO after a 421 and finds the connection ended."""
+        if smtp.ehlo()[0] == 421:
+            return False
+        if self._context is None:
+            return True
+        smtp.starttls(context=self._context)
+        return smtp.ehlo()[0] != 421
 
     def _send_some(self, smtp: smtplib.SMTP) -> None:
         for _ in range(self._random.randrange(1, 20)):
@@ -75,18 +85,13 @@ class MailClient(threading.Thread):
 
 
 class PacedClient(MailClient):
-    """A connection for each mail, `per_second` of them; a late one is not made up for. `context`: STARTTLS first."""
+    """A connection for each mail, `per_second` of them; a late one is not made up for."""
 
     def __init__(self, gateway: Gateway, number: int, per_second: float, context: ssl.SSLContext | None = None) -> None:
-        super().__init__(gateway, number)
+        super().__init__(gateway, number, context)
         self._per_second = per_second
-        self._context = context
 
     def _send_some(self, smtp: smtplib.SMTP) -> None:
-        if self._context is not None:
-            smtp.starttls(context=self._context)
-            if smtp.ehlo()[0] == 421:  # as in `run`
-                return
         self._send_one(smtp)
 
     def _pause(self) -> None:
@@ -94,12 +99,13 @@ class PacedClient(MailClient):
 
 
 class MailLoad:
-    """Some clients at work: `with MailLoad(gateway, 4) as load`. With `per_second`, so many connections a second together."""
+    """Some clients at work: `with MailLoad(gateway, 4) as load`. With `context` all of them speak TLS after STARTTLS; with
+    `per_second` they make so many connections a second together."""
 
-    def __init__(self, gateway: Gateway, count: int, *, per_second: float = 0.0, context: ssl.SSLContext | None = None) -> None:
+    def __init__(self, gateway: Gateway, count: int, context: ssl.SSLContext | None = None, *, per_second: float = 0.0) -> None:
         self._gateway = gateway
         self._clients: list[MailClient] = [
-            PacedClient(gateway, number, per_second / count, context) if per_second else MailClient(gateway, number)
+            PacedClient(gateway, number, per_second / count, context) if per_second else MailClient(gateway, number, context)
             for number in range(count)
         ]
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from gateway import Gateway, free_port, own_loopback_address, running_gateway, wait_until
+from mail_clients import MailLoad
 from tls_files import NAME, OTHER, Authority
 
 LISTENERS = ("mx", "need", "smtps", "other", "asks", "proxied")
@@ -298,3 +299,17 @@ def test_a_bad_key_keeps_the_old_certificate_and_is_told(own_server: TlsGateway)
     assert gateway.metric("smtpd_config_last_reload_success") == 1
     with server.shake(server.authority.client_context()) as tls:
         assert tls.getpeercert(binary_form=True) != first
+
+
+def test_new_certificates_under_load_cost_no_mail_and_no_connection(own_server: TlsGateway) -> None:
+    server, gateway = own_server, own_server.gateway
+    gateway.port = server.ports["mx"]
+    context = server.authority.client_context()
+    context.check_hostname = False
+    with MailLoad(gateway, 2, context) as load:
+        for _ in range(3):
+            server.authority.issue("mx")
+            reload(server, success=True)
+            load.wait_acknowledged(10)
+    assert load.trouble == []
+    assert sorted(load.await_mails()) == sorted(load.acknowledged)
