@@ -99,13 +99,15 @@ class PacedClient(MailClient):
 
 
 class MailLoad:
-    """Some clients at work: `with MailLoad(gateway, 4) as load`. With `context` all of them speak TLS after STARTTLS; with
-    `per_second` they make so many connections a second together."""
+    """Some clients at work: `with MailLoad(gateway, 4) as load`. With `context` they speak TLS after STARTTLS. With `per_second`
+    they make so many connections a second together, and with a `context` too every other one speaks TLS."""
 
     def __init__(self, gateway: Gateway, count: int, context: ssl.SSLContext | None = None, *, per_second: float = 0.0) -> None:
         self._gateway = gateway
         self._clients: list[MailClient] = [
-            PacedClient(gateway, number, per_second / count, context) if per_second else MailClient(gateway, number, context)
+            PacedClient(gateway, number, per_second / count, context if number % 2 else None)
+            if per_second
+            else MailClient(gateway, number, context)
             for number in range(count)
         ]
 

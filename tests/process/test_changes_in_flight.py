@@ -1,4 +1,4 @@
-"""Reloads, upgrades and workers ended by TERM under 50 connections a second.
+"""Reloads with a new certificate, upgrades and workers ended by TERM under 50 connections a second, half of them with TLS.
 
 Nobody is refused, reset or answered wrongly, no mail is lost or doubled. A few rounds here, 50 where the test is marked `full`,
 SMTPD_CHANGE_ROUNDS times as many in `make soak`.
@@ -15,6 +15,7 @@ import pytest
 from gateway import Gateway, wait_until
 from mail_clients import MailLoad
 from successor import upgrade
+from tls_files import Authority
 
 from bench.processes import is_alive, tree_pids
 
@@ -24,7 +25,9 @@ MAILS_BETWEEN = 10
 FACTOR = int(os.environ.get("SMTPD_CHANGE_ROUNDS", "1"))
 
 
-def reload(gateway: Gateway, number: int) -> None:
+def reload(gateway: Gateway, number: int, authority: Authority) -> None:
+    """HUP with another host name and a new certificate."""
+    authority.issue("mx", gateway.host)
     generation = gateway.status()["generation"]
     gateway.settings["hostname"] = f"mx{number}.example.net"
     gateway.write_config()
@@ -66,14 +69,19 @@ def test_no_client_notices_reloads_upgrades_and_workers_that_end(tmp_path: Path,
     chance = random.Random(seed)
     actions = ["reload"] * reloads + ["upgrade"] * upgrades + ["kill"] * kills
     chance.shuffle(actions)
+    authority = Authority(tmp_path)
     gateway = Gateway(tmp_path, {"log": {"level": "warning"}})
+    gateway.settings["listener"][0]["tls"] = "starttls"
+    gateway.settings["tls"] = {"certificate": [authority.issue("mx", gateway.host).settings]}
+    gateway.write_config()
     try:
         gateway.start()
-        with MailLoad(gateway, CLIENTS, per_second=CONNECTIONS_A_SECOND) as load:
+        context = authority.client_context()
+        with MailLoad(gateway, CLIENTS, per_second=CONNECTIONS_A_SECOND, context=context) as load:
             for number, action in enumerate(actions):
                 load.wait_acknowledged(MAILS_BETWEEN)
                 if action == "reload":
-                    reload(gateway, number)
+                    reload(gateway, number, authority)
                 elif action == "upgrade":
                     upgrade(gateway)
                 else:
@@ -81,6 +89,7 @@ def test_no_client_notices_reloads_upgrades_and_workers_that_end(tmp_path: Path,
             load.wait_acknowledged(MAILS_BETWEEN)
         assert load.trouble == [], gateway.log_text()
         assert sorted(load.await_mails()) == sorted(load.acknowledged)
+        assert gateway.metric("smtpd_tls_handshakes_total", result="ok") > 0
         assert gateway.stop() == 0
     finally:
         if gateway.process is not None:
