@@ -34,7 +34,7 @@ class Door:
         self.begun: list[tuple[int, Peer]] = []
         table = make_client_table()
         table.open_bank(0)
-        settings = {"proxies": Networks([]), "trusted": Networks([]), **settings}
+        settings = {"proxies": Networks([]), "trusted": Networks([]), "introducers": Networks([]), **settings}
         self.front = Front(
             self.loop, account, ClientLimits(table, 0, limits), self.lingering, self.overload,  # type: ignore[arg-type]
             lambda fd, peer: self.begun.append((fd, peer)), **settings,
