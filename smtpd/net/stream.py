@@ -24,7 +24,7 @@ from smtpd import _io
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.tls.engine import END, TlsEngine
 
-TLS_READ_BYTES = 8 * 1024  # the same with TLS: the engine's buffers never shrink, and an idle session must stay small
+TLS_READ_BYTES = 5 * 1024  # the same with TLS: the engine's buffers never shrink, and an idle session must stay small
 READ_BYTES = 64 * 1024  # octets per connection and turn: the quantum that keeps one fat sender from starving the others
 LINGER_S = 2.0  # how long a closing stream waits for the peer to read its last reply
 LINGER_BYTES = 64 * 1024
