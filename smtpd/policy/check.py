@@ -1,0 +1,205 @@
+"""The face of checks: what a check is, what it is made from, what it is asked and what it may answer.
+
+A check is a class with a name in the configuration (`smtpd.policy.registry`), made once in each worker for each [[policy.check]]
+from its own settings. Its `ask` is called for each stage that it names. When it is called, whether it is called at all, how long
+it may take and what becomes of its failures is the pipeline's (`smtpd.policy.pipeline`), so a check knows none of it: it raises.
+Owns no state. docs/own-checks.md is the same for whoever writes one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Any, ClassVar, Protocol
+
+from smtpd.log.maillog import MailLog
+from smtpd.mail.envelope import Recipient
+from smtpd.mail.verdict import Verdict
+from smtpd.metrics._cells import Cells
+from smtpd.metrics.slab import CellIndex
+from smtpd.net.files import FilesThread
+from smtpd.net.loop import Loop
+from smtpd.net.side import SideThread
+from smtpd.settings import Settings as WholeSettings
+from smtpd.settings.section import Section
+
+CONNECT, HELO, MAIL, RCPT, DATA, BODY = "connect", "helo", "mail", "rcpt", "data", "body"
+STAGES = (CONNECT, HELO, MAIL, RCPT, DATA, BODY)  # in the order in which a session passes them
+
+Answer = Verdict | None | Awaitable[Verdict | None]
+
+
+class CheckHost:
+    """The worker that checks live in. All of it belongs to the loop thread; from a coroutine `loop.post(host.log.info, ...)`.
+
+    `settings` are the whole configuration. `cells` and `index` count, for metrics of a check's own that are in the catalogue.
+    `name` is the check's instance in the configuration: what metrics, log lines and messages call it.
+    """
+
+    __slots__ = ("cells", "files", "hostname", "index", "log", "loop", "name", "settings", "side", "slot")
+
+    def __init__(
+        self,
+        name: str,
+        loop: Loop,
+        side: SideThread,
+        files: FilesThread,
+        log: MailLog,
+        cells: Cells,
+        index: CellIndex,
+        settings: WholeSettings,
+        slot: int = 0,
+    ) -> None:
+        self.name = name
+        self.loop = loop
+        self.side = side
+        self.files = files
+        self.log = log
+        self.cells = cells
+        self.index = index
+        self.settings = settings
+        self.hostname = settings.hostname
+        self.slot = slot
+
+
+class TlsFacts:
+    """The TLS of a session: `version` as "TLSv1.3", `cipher` by OpenSSL's name, `client_subject` of a verified certificate."""
+
+    __slots__ = ("cipher", "client_subject", "version")
+
+    def __init__(self, version: str, cipher: str, client_subject: str = "") -> None:
+        self.version = version
+        self.cipher = cipher
+        self.client_subject = client_subject
+
+
+class Client:
+    """Who is at the other end, one object for a whole session; it is replaced after XCLIENT.
+
+    `address` is without brackets, "" for a unix socket; `name` is the verified reverse name, "unknown" without one. `helo` is
+    what it last said (b"" before), `protocol` the keyword of RFC 3848 without TLS ("ESMTP", "SMTP", "LMTP"). `is_trusted`: in
+    policy.trusted or the listener's exempt networks. `session_id` is in the footer of refusals and in the log.
+    """
+
+    __slots__ = ("address", "helo", "is_trusted", "listener", "name", "port", "protocol", "session_id", "tls")
+
+    def __init__(
+        self,
+        address: str,
+        port: int = 0,
+        name: str = "unknown",
+        *,
+        helo: bytes = b"",
+        listener: str = "",
+        is_trusted: bool = False,
+        tls: TlsFacts | None = None,
+        protocol: str = "ESMTP",
+        session_id: str = "",
+    ) -> None:
+        self.address = address
+        self.port = port
+        self.name = name
+        self.helo = helo
+        self.listener = listener
+        self.is_trusted = is_trusted
+        self.tls = tls
+        self.protocol = protocol
+        self.session_id = session_id
+
+
+class Content(Protocol):
+    """A mail as it would be stored now, without our Received: what earlier checks of this stage changed is changed here.
+
+    `header` are all fields with their CRLF, without the blank line behind them. `size_bytes` is that of the whole.
+    """
+
+    header: bytes
+    size_bytes: int
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """All octets in pieces of at most 256 KiB, from memory or from the spill file; only on the side thread."""
+        ...
+
+    def body(self) -> AsyncIterator[bytes]:
+        """The same from behind the blank line on."""
+        ...
+
+
+class Question:
+    """What a check is asked. A snapshot: nothing in it changes while a check looks at it, on whichever thread; change nothing.
+
+    `reverse_path`, `parameters` (`smtpd.proto.params.MailParameters`) and `recipients` (accepted so far) are those of the
+    transaction, None, None and () outside of one. `recipient` is set at rcpt. `queue_id` and `content` at body; queue_id is "" at
+    data. `check_memory()` returns the memory described at `memory`.
+    """
+
+    __slots__ = (
+        "_memory_of", "client", "content", "parameters", "queue_id", "recipient", "recipients", "reverse_path", "stage",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        stage: str,
+        client: Client,
+        *,
+        reverse_path: bytes | None = None,
+        parameters: Any = None,
+        recipient: Recipient | None = None,
+        recipients: tuple[Recipient, ...] = (),
+        queue_id: str = "",
+        content: Content | None = None,
+        memory_of: Callable[[], dict[str, Any]] | None = None,
+    ) -> None:
+        self.stage = stage
+        self.client = client
+        self.reverse_path = reverse_path
+        self.parameters = parameters
+        self.recipient = recipient
+        self.recipients = recipients
+        self.queue_id = queue_id
+        self.content = content
+        self._memory_of: Callable[[], dict[str, Any]] = memory_of or dict
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """A place of this check in this session, empty at first, for whatever it likes to keep: a connection to its filter, say.
+        Only one question of a check and session is open at a time, so nobody else looks at it. STARTTLS and XCLIENT end it."""
+        return self._memory_of()
+
+
+class Check:
+    """Base of all checks. `stages` are where it is asked; an instance may narrow them in `__init__`, by its settings.
+
+    `Settings` is its section of the configuration; `name`, `label`, `stages` and what the pipeline does by itself are not in it.
+    `skips_trusted`: policy.trusted and the listener's exempt networks are not asked about. `is_independent`: its questions may
+    run beside those of its neighbours that have to ask too; False for what must see the changes of those before it.
+    """
+
+    Settings: ClassVar[type[Section]] = Section
+    stages: tuple[str, ...] = ()
+    skips_trusted: ClassVar[bool] = False
+    is_independent: ClassVar[bool] = True
+
+    def __init__(self, settings: Any, host: CheckHost) -> None:
+        """`settings` is a `Settings`. Raises StartupError: the worker doesn't start, and a reload changes nothing."""
+        self.settings = settings
+        self.host = host
+
+    @classmethod
+    def find_faults(cls, settings: Any, whole: WholeSettings) -> Iterable[tuple[str, str]]:
+        """(key, what is wrong) although each key by itself is right: for `smtpd check` and each start. Key "" is the check."""
+        return ()
+
+    def ask(self, question: Question) -> Answer:
+        """No objection (None), or a verdict. A plain function answers from memory, on the loop thread, in microseconds; what it
+        returns may also be an awaitable, which then runs on the side thread. An `async def` always runs there, within the check's
+        time limit: it is cancelled when the limit is over or the client is gone. Whatever is raised becomes `on_error`."""
+        raise NotImplementedError
+
+    def end_transaction(self, memory: dict[str, Any]) -> None:
+        """A transaction of this session is over, however it ended. Loop thread; not called if `memory` was never asked for."""
+
+    def end_session(self, memory: dict[str, Any]) -> None:
+        """The session is over. Loop thread; not called if `memory` was never asked for."""
+
+    def close(self) -> None:
+        """The worker ends; the side thread still runs. Loop thread."""
