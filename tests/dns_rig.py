@@ -1,8 +1,8 @@
 """DnsRecords on a side thread, as a worker has it, for tests that ask from outside."""
 
+from smtpd.net.dns_channel import open_channel
 from smtpd.net.dns_records import DnsRecords
 from smtpd.net.loop import Loop
-from smtpd.net.resolver import open_channel
 from smtpd.net.side import SideThread
 from smtpd.settings import DnsSettings
 

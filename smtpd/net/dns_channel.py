@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from smtpd.net.side import SideThread
+from smtpd.settings.delivery import DnsSettings
+
 if TYPE_CHECKING:
     import aiodns
 
@@ -72,6 +75,11 @@ class DnsChannel:
         if self._resolver is not None:
             await self._resolver.close()
             self._resolver = None
+
+
+def open_channel(settings: DnsSettings, side: SideThread) -> DnsChannel:
+    """The channel of these settings; nothing is opened before the first question."""
+    return DnsChannel(settings.servers, max(settings.timeout / 6, 0.05), side.at_close)
 
 
 def words_of(error: BaseException) -> str:

@@ -13,9 +13,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
-from smtpd.net.dns_channel import DnsChannel, NoAnswerError
+from smtpd.net.dns_channel import DnsChannel, NoAnswerError, open_channel
 from smtpd.net.hops import find_missing
+from smtpd.net.side import SideThread
 from smtpd.settings.delivery import DnsSettings
 
 Kind = Literal["A", "AAAA", "MX", "PTR", "TXT"]
@@ -49,7 +51,7 @@ class DnsRecords:
     """One for each worker. `clock` is monotonic."""
 
     def __init__(self, channel: DnsChannel, settings: DnsSettings, clock: Callable[[], float] = time.monotonic) -> None:
-        self._channel = channel
+        self.channel = channel
         self._timeout_s = settings.check_timeout
         self._negative_ttl_s = settings.negative_ttl
         self._cache_max = settings.cache_answers
@@ -98,7 +100,7 @@ class DnsRecords:
     async def _query(self, key: tuple[str, Kind]) -> tuple[Answer, float]:
         name, kind = key
         try:
-            records, ttl_s = await self._channel.query(name, kind)
+            records, ttl_s = await self.channel.query(name, kind)
         except NoAnswerError as error:
             if error.is_absent:
                 return ABSENT, self._negative_ttl_s
@@ -113,6 +115,17 @@ class DnsRecords:
         while len(cache) >= self._cache_max:
             del cache[next(iter(cache))]
         cache[key] = (self._clock() + ttl_s, answer)
+
+
+_OF_WORKERS: WeakKeyDictionary[SideThread, DnsRecords] = WeakKeyDictionary()
+
+
+def records_of(side: SideThread, settings: DnsSettings) -> DnsRecords:
+    """The one DnsRecords of a worker, which is known by its side thread; on the loop thread."""
+    records = _OF_WORKERS.get(side)
+    if records is None:
+        records = _OF_WORKERS[side] = DnsRecords(open_channel(settings, side), settings)
+    return records
 
 
 def is_name(name: str) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from smtpd.net.dns_channel import DnsChannel
+from smtpd.net.dns_channel import DnsChannel, open_channel
 from smtpd.net.hops import Found, Hop, LookupFailure, NamedHost, OwnHost, drop_own, order_hops, parse_literal
 from smtpd.net.lookup import FAILURE_TTL_S, DnsClient
 from smtpd.net.loop import Loop
@@ -21,11 +21,6 @@ Done = Callable[[list[Hop], LookupFailure | None], object]
 CACHE_MAX = 10_000
 _SMTP_PORT = 25
 _Key = tuple[str, str]  # "mx" or "host", and the name
-
-
-def open_channel(settings: DnsSettings, side: SideThread) -> DnsChannel:
-    """The channel of these settings; nothing is opened before the first question."""
-    return DnsChannel(settings.servers, max(settings.timeout / 6, 0.05), side.at_close)
 
 
 class Search:

@@ -28,6 +28,7 @@ from smtpd.errors import StartupError
 from smtpd.limits.clients import ClientLimits, Networks
 from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, SHARD
+from smtpd.net.dns_records import records_of
 from smtpd.net.files import FilesThread
 from smtpd.net.hops import OwnHost
 from smtpd.net.loop import Loop
@@ -110,8 +111,10 @@ class Worker:
         self._transcripts = Transcripts(self._tap_open_sessions)
         router = Router(settings.route, settings.bounce)
         self._side = SideThread(self._loop)
+        self._dns = records_of(self._side, settings.dns)
+        resolver = Resolver(self._loop, self._side, settings.dns, _own_host(boot), channel=self._dns.channel)
         relay = RelayHost(
-            self._loop, self._files, Resolver(self._loop, self._side, settings.dns, _own_host(boot)), boot.hops, boot.bank,
+            self._loop, self._files, resolver, boot.hops, boot.bank,
             settings.hostname, self._warn_of_next_hop, self._transcripts.for_next_hop,
         )  # fmt: skip
         self._scheduler = Scheduler(

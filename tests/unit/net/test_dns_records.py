@@ -11,7 +11,8 @@ from name_server import NameServer
 from zone_server import ZoneServer, free_port
 
 from smtpd.net import dns_records
-from smtpd.net.dns_records import ABSENT, EMPTY
+from smtpd.net.dns_records import ABSENT, EMPTY, DnsRecords
+from smtpd.settings import DnsSettings
 
 ZONE = """\
 a A 192.0.2.1
@@ -207,19 +208,31 @@ def test_equal_questions_are_asked_once_and_survive_who_gives_up(server, faulty)
     assert server.asked == [("a.example", "A")]
 
 
-def test_places_are_bounded_and_waiting_counts_as_time(server):
-    server.silent.add("slow.example")
-    server.add("a.example", "A", "192.0.2.1")
-    rig = DnsRig(server.address, timeout=60.0, check_timeout=0.5, check_queries=1)
+class HangingChannel:
+    """Never answers; `most` is how many questions were under way at once."""
 
-    async def ask_both():
-        return await asyncio.gather(rig.dns.ask("slow.example", "A"), rig.dns.ask("a.example", "A"))
+    def __init__(self):
+        self.running = 0
+        self.most = 0
 
-    slow, waiting = rig.run(ask_both)
-    assert slow.is_failed
-    assert waiting.is_failed
-    assert ("a.example", "A") not in server.asked
-    rig.close()
+    async def query(self, name, kind):
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.running -= 1
+
+
+def test_places_are_bounded_and_waiting_counts_as_time():
+    channel = HangingChannel()
+    records = DnsRecords(channel, DnsSettings(check_timeout=0.2, check_queries=2))
+
+    async def ask_many():
+        return await asyncio.gather(*(records.ask(f"n{number}.example", "A") for number in range(10)))
+
+    assert all(answer.is_failed for answer in asyncio.run(ask_many()))
+    assert (channel.most, channel.running) == (2, 0)
 
 
 def test_cache_has_a_size(server):
