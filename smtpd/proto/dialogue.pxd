@@ -11,7 +11,7 @@ cdef int _GREETED, _CONNECTED, _CLOSED, _PAUSED_NOT, _CLOSE, _QUIT
 cdef class Peer:
     cdef readonly str address
     cdef readonly int port
-    cdef readonly str name
+    cdef public str name
     cdef readonly bint is_balancer
     cdef public bint is_trusted
     cdef public Py_ssize_t row

@@ -240,6 +240,10 @@ class DnsSettings(Section, frozen=True, kw_only=True):
     timeout: Annotated[float, Key("How long all look-ups for one next hop may take", kind="duration", least=0.1, most=300.0)] = (
         10.0
     )
+    client_names: Annotated[
+        bool,
+        Key("Look up the names of clients for log and Received; no greeting waits for it, and only names that lead back count"),
+    ] = False
     check_timeout: Annotated[float, Key("How long one question of a check may take", kind="duration", least=0.05, most=60.0)] = (
         5.0
     )

@@ -37,7 +37,7 @@ cdef class Connection(StreamOwner):
     cdef readonly Service service
     cdef readonly Session session
     cdef readonly Stream stream
-    cdef readonly str client
+    cdef public str client
     cdef public object tap
     cdef PairCounts _counts
     cdef PendingMail _mail

@@ -46,6 +46,7 @@ from smtpd.worker.boot import WorkerBoot
 from smtpd.worker.connection import Connection
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
+from smtpd.worker.naming import ClientNames
 from smtpd.worker.parts import Host, SessionTap, WorkerParts
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
@@ -154,6 +155,7 @@ class Worker:
     def _make_acceptors(self, router: Router) -> list[Acceptor]:
         boot, settings = self._boot, self._settings
         dates = DateText()
+        names = ClientNames(self._side, self._dns, settings.dns.check_timeout) if settings.dns.client_names else None
         is_logging = settings.log.level == "info" and settings.log.destination != "none"
         limits = ClientLimits(boot.clients, boot.bank, settings.limits)
         acceptors = []
@@ -170,7 +172,7 @@ class Worker:
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
             )  # fmt: skip
             front = Front(
-                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for),
+                self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for, names),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
             )  # fmt: skip
@@ -353,16 +355,22 @@ def _nothing() -> None:
 
 
 def _beginner(
-    service: Service, transcripts: Transcripts, tap_for: Callable[[Peer], SessionTap] | None
+    service: Service,
+    transcripts: Transcripts,
+    tap_for: Callable[[Peer], SessionTap] | None,
+    names: ClientNames | None,
 ) -> Callable[[int, Peer], None]:
     """What becomes of a descriptor whose client is let in."""
 
     def begin(fd: int, peer: Peer) -> None:
+        is_named = names is None or not peer.address or names.recall(peer)
         connection = Connection(service, fd, peer)
         if transcripts.watches:
             connection.tap = transcripts.for_client(peer.address)
         elif tap_for is not None:
             connection.tap = tap_for(peer)
         connection.start()
+        if names is not None and not is_named:
+            names.find(connection)
 
     return begin
