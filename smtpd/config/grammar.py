@@ -6,6 +6,7 @@ content.
 
 import ipaddress
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
@@ -188,6 +189,22 @@ def _refusal(text: str) -> str:
     return line
 
 
+def _redis_url(text: str) -> str:
+    """redis://[[user]:password@]host[:port][/database], rediss:// for TLS, unix:///path. The text is never repeated: it may
+    hold a password."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not rest or not text.isprintable() or " " in text:
+        raise ValueError('expected a URL such as "redis://192.0.2.9:6379/0", "rediss://..." or "unix:///run/redis.sock"')
+    try:
+        parts = urlsplit(text)
+        is_sound = bool(parts.path if scheme == "unix" else parts.hostname) and (scheme == "unix" or parts.port != 0)
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ValueError("the URL names no server")
+    return text
+
+
 def _path(text: str) -> str:
     if not text:
         raise ValueError("the path is empty")
@@ -222,6 +239,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "next_hop": _next_hop,
     "path": _path,
     "rate": _rate,
+    "redis_url": _redis_url,
     "refusal": _refusal,
     "route_domain": _route_domain,
     "syslog_name": _syslog_name,

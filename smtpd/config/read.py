@@ -27,7 +27,6 @@ _LATER_KEYS = {
     "listener.xclient",
     "policy.check",
     "policy.recipients",
-    "redis",
     "spool.jetstream",
     "tls",
 }

@@ -13,6 +13,7 @@ from smtpd.settings.gateway import (
     Settings,
     SpoolSettings,
 )
+from smtpd.settings.redis import RedisSettings
 
 __all__ = [
     "BounceSettings",
@@ -23,6 +24,7 @@ __all__ = [
     "LogSettings",
     "MetricsSettings",
     "PolicySettings",
+    "RedisSettings",
     "RouteSettings",
     "Settings",
     "SpoolSettings",

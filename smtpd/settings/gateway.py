@@ -11,6 +11,7 @@ import msgspec
 
 from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.key import Key
+from smtpd.settings.redis import RedisSettings
 from smtpd.settings.section import DAY_S, TIB, Section
 
 EHLO_KEYWORDS = (
@@ -311,5 +312,6 @@ class Settings(Section, frozen=True, kw_only=True):
     bounce: BounceSettings = BounceSettings()
     delivery: DeliverySettings = DeliverySettings()
     dns: DnsSettings = DnsSettings()
+    redis: RedisSettings = RedisSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()

@@ -77,7 +77,7 @@ destination = "sderr"
 syslog_name = "a b"
 level = "debug"
 [redis]
-url = ""
+url = "http://:secret@192.0.2.9"
 [smtp]
 """
 
@@ -144,7 +144,11 @@ SAID = [
     ),
     (64, "log.syslog_name", '"a b" is not a program name: 1 to 32 of letters, digits and "-_./"'),
     (65, "log.level", '"debug" is not one of info, warning'),
-    (66, "redis", "not supported by this version"),
+    (
+        67,
+        "redis.url",
+        'expected a URL such as "redis://192.0.2.9:6379/0", "rediss://..." or "unix:///run/redis.sock"',
+    ),
     (68, "smtp", "unknown key"),
 ]
 

@@ -47,7 +47,7 @@ def test_units_are_written() -> None:
     assert "relay_domains" not in text
     assert list(tomllib.loads(text)) == [
         name for name in Settings.__struct_fields__ if name not in {"listener", "route", "limits"}
-    ][:7] + ["listener", "limits", "policy", "spool", "route", "bounce", "delivery", "dns", "metrics", "log"]
+    ][:7] + ["listener", "limits", "policy", "spool", "route", "bounce", "delivery", "dns", "redis", "metrics", "log"]
 
 
 _PRINTABLE = st.text(st.characters(categories=["L", "N", "P", "S"]), min_size=1, max_size=20).filter(
