@@ -11,6 +11,7 @@ from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, ma
 from smtpd.config.faults import quote
 from smtpd.config.read import Finding, Path
 from smtpd.errors import TlsFileError
+from smtpd.net import fleet
 from smtpd.net.hops import ANY_ADDRESSES, find_missing
 from smtpd.net.tls.contexts import client_context
 from smtpd.settings import ListenerSettings, RouteSettings, Settings
@@ -63,6 +64,8 @@ class _CrossCheck:
         is_spool_good = self._good(("spool",), ("spool", "engine"), ("spool", "path"))
         if is_spool_good and settings.spool.engine == "sqlite" and not settings.spool.path.startswith("/"):
             self._warn(("spool", "path"), f"{quote(settings.spool.path)} depends on the directory where smtpd is started")
+        if settings.redis.url and self._good(("redis", "url")) and fleet.find_missing():
+            self._fault(("redis", "url"), fleet.find_missing())
 
     def _listeners(self) -> None:
         listeners = self.settings.listener

@@ -14,6 +14,10 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from smtpd.log.maillog import MailLog
+from smtpd.metrics._cells import Cells
+from smtpd.metrics.slab import CellIndex
+from smtpd.net.loop import Loop
 from smtpd.net.side import SideThread
 from smtpd.settings.redis import RedisSettings
 
@@ -93,13 +97,24 @@ class Fleet:
 _OF_WORKERS: WeakKeyDictionary[SideThread, Fleet] = WeakKeyDictionary()
 
 
-def fleet_of(side: SideThread, settings: RedisSettings, on_change: Callable[[bool, str], object]) -> Fleet | None:
-    """The one Fleet of a worker, which is known by its side thread; None without a URL. On the loop thread."""
+def fleet_of(settings: RedisSettings, side: SideThread, loop: Loop, log: MailLog, cells: Cells, index: CellIndex) -> Fleet | None:
+    """The one Fleet of a worker, which is known by its side thread; None without a URL. On the loop thread. When the server goes
+    away and comes back is logged and counted."""
     if not settings.url:
         return None
     fleet = _OF_WORKERS.get(side)
-    if fleet is None:
-        fleet = _OF_WORKERS[side] = Fleet(settings, side, on_change)
+    if fleet is not None:
+        return fleet
+    away = index.gauge("smtpd_redis_away")
+
+    def on_change(is_up: bool, text: str) -> None:
+        loop.post(cells.set, away, 0 if is_up else 1)
+        if is_up:
+            log.info("smtpd", "Redis answers: greylists and rates are shared")
+        else:
+            log.warning("smtpd", f"Redis is away, this host goes on alone: {text}")
+
+    fleet = _OF_WORKERS[side] = Fleet(settings, side, on_change)
     return fleet
 
 

@@ -30,6 +30,7 @@ from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, SHARD
 from smtpd.net.dns_records import records_of
 from smtpd.net.files import FilesThread
+from smtpd.net.fleet import fleet_of
 from smtpd.net.hops import OwnHost
 from smtpd.net.loop import Loop
 from smtpd.net.resolver import Resolver
@@ -158,6 +159,9 @@ class Worker:
         names = ClientNames(self._side, self._dns, settings.dns.check_timeout) if settings.dns.client_names else None
         is_logging = settings.log.level == "info" and settings.log.destination != "none"
         limits = ClientLimits(boot.clients, boot.bank, settings.limits)
+        fleet = fleet_of(settings.redis, self._side, self._loop, self._log, self._cells, boot.cells)
+        if fleet is not None:
+            limits.share(self._loop, self._side, fleet, settings.redis.timeout)
         acceptors = []
         spool = with_copies(self._spool, router)
         for listener in boot.listeners:

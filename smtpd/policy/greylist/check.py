@@ -13,7 +13,7 @@ from pathlib import Path
 
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
-from smtpd.net.fleet import find_missing, fleet_of
+from smtpd.net.fleet import fleet_of
 from smtpd.policy.check import RCPT, Answer, Check, CheckHost, Question
 from smtpd.policy.dns.checks import is_for_postmaster
 from smtpd.policy.greylist.fleet import FleetStore
@@ -42,9 +42,8 @@ class Greylist(Check):
         path = settings.path or str(Path(host.settings.spool.path) / "greylist.sqlite")
         self._local = LocalStore(path, times, lambda text: host.log.warning("smtpd", text))
         self._store: Store = self._local
-        self._away = host.index.gauge("smtpd_redis_away")
-        fleet = fleet_of(host.side, host.settings.redis, self._on_fleet) if settings.redis else None
-        if fleet is not None:
+        fleet = fleet_of(host.settings.redis, host.side, host.loop, host.log, host.cells, host.index)
+        if fleet is not None and settings.redis:
             self._store = FleetStore(fleet, times, self._local)
         self._known: dict[str, float] = {}  # clients, until when; written by both threads, one key at a time
 
@@ -52,8 +51,6 @@ class Greylist(Check):
     def find_faults(cls, settings: GreylistSettings, whole: WholeSettings) -> Iterable[tuple[str, str]]:
         if settings.delay >= settings.retry_window:
             yield "retry_window", "not above delay: no second try could ever pass"
-        if settings.redis and whole.redis.url and find_missing():
-            yield "redis", find_missing()
 
     def ask(self, question: Question) -> Answer:
         if is_for_postmaster(question):
@@ -73,15 +70,6 @@ class Greylist(Check):
         if not touch.wait_s:
             return None
         return Verdict(Reply(b"450 4.7.1 Greylisted, please try again in %d seconds" % touch.wait_s), "greylist")
-
-    def _on_fleet(self, is_up: bool, text: str) -> None:
-        """On the side thread."""
-        host = self.host
-        host.loop.post(host.cells.set, self._away, 0 if is_up else 1)
-        if is_up:
-            host.log.info("smtpd", "Redis answers: greylists are shared")
-        else:
-            host.log.warning("smtpd", f"Redis is away, this host greylists alone: {text}")
 
     def _is_remembered(self, client: str) -> bool:
         return self._known.get(client, 0.0) > time.monotonic()

@@ -110,7 +110,7 @@ def test_redis_down_and_back(tmp_path):
     redis.close()
     assert not rig.say()  # known to Redis alone: put off once more, by this host
     rig.until(lambda: rig.away() == 1)
-    assert "this host greylists alone" in rig.log.lines[-1]
+    assert "this host goes on alone" in rig.log.lines[-1]
     redis.start()
     rig.now_s += 4
     assert not rig.say()
@@ -118,7 +118,7 @@ def test_redis_down_and_back(tmp_path):
     rig.now_s += 2
     assert not rig.say()
     rig.until(lambda: rig.away() == 0)
-    assert rig.log.lines[-1] == "Redis answers: greylists are shared"
+    assert rig.log.lines[-1] == "Redis answers: greylists and rates are shared"
     rig.close()
     redis.close()
 
