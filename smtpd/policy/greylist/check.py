@@ -13,7 +13,10 @@ from pathlib import Path
 
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
+from smtpd.net.dns_records import records_of
 from smtpd.net.fleet import fleet_of
+from smtpd.policy.auth import spf
+from smtpd.policy.auth.spf import SpfEvaluator
 from smtpd.policy.check import RCPT, Answer, Check, CheckHost, Question
 from smtpd.policy.dns.checks import is_for_postmaster
 from smtpd.policy.greylist.fleet import FleetStore
@@ -42,6 +45,7 @@ class Greylist(Check):
         path = settings.path or str(Path(host.settings.spool.path) / "greylist.sqlite")
         self._local = LocalStore(path, times, lambda text: host.log.warning("smtpd", text))
         self._store: Store = self._local
+        self._spf = SpfEvaluator(records_of(host.side, host.settings.dns)) if settings.spf else None
         fleet = fleet_of(host.settings.redis, host.side, host.loop, host.log, host.cells, host.index)
         if fleet is not None and settings.redis:
             self._store = FleetStore(fleet, times, self._local)
@@ -51,6 +55,8 @@ class Greylist(Check):
     def find_faults(cls, settings: GreylistSettings, whole: WholeSettings) -> Iterable[tuple[str, str]]:
         if settings.delay >= settings.retry_window:
             yield "retry_window", "not above delay: no second try could ever pass"
+        if settings.spf and spf.find_missing():
+            yield "spf", spf.find_missing()
 
     def ask(self, question: Question) -> Answer:
         if is_for_postmaster(question):
@@ -60,9 +66,12 @@ class Greylist(Check):
             return None
         return self._touch(question, network)
 
-    async def _touch(self, question: Question, client: str) -> Verdict | None:
+    async def _touch(self, question: Question, network: str) -> Verdict | None:
         assert question.recipient is not None
         sender = question.reverse_path or b""
+        client = await self._find_domain(question) or network
+        if client != network and self._is_remembered(client):
+            return None
         triplet = make_key(client, normal_sender(sender), question.recipient.path.lower())
         touch = await self._store.touch(make_key(client), triplet)
         if touch.is_client_known:
@@ -70,6 +79,19 @@ class Greylist(Check):
         if not touch.wait_s:
             return None
         return Verdict(Reply(b"450 4.7.1 Greylisted, please try again in %d seconds" % touch.wait_s), "greylist")
+
+    async def _find_domain(self, question: Question) -> str:
+        """The domain that SPF passes for, "" without; asked once for each sender of a session."""
+        if self._spf is None:
+            return ""
+        memory = question.memory
+        sender = (question.reverse_path or b"").decode("utf-8", "replace")
+        if memory.get("sender") != sender:
+            client = question.client
+            found = await self._spf.evaluate(client.address, sender, client.helo.decode("ascii", "replace"))
+            memory["sender"], memory["domain"] = sender, f"spf:{found.domain}" if found.result == "pass" else ""
+        domain: str = memory["domain"]
+        return domain
 
     def _is_remembered(self, client: str) -> bool:
         return self._known.get(client, 0.0) > time.monotonic()
@@ -81,3 +103,5 @@ class Greylist(Check):
 
     def close(self) -> None:
         self._local.close()
+        if self._spf is not None:
+            self._spf.close()

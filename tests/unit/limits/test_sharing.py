@@ -26,7 +26,7 @@ class Host:
         self.table = make_client_table()
         self.table.open_bank(0)
         self.limits = ClientLimits(self.table, 0, LimitsSettings(mail_rate="3/h", recipient_rate="100/h"))
-        settings = RedisSettings(url=url, timeout=0.3)
+        settings = RedisSettings(url=url, timeout=10.0)
         self.fleet = fleet_of(settings, self.side, self.loop, self.log, self.counts, self.counts)
         self.limits.share(self.loop, self.side, self.fleet, settings.timeout)
         self.row, _ = self.limits.enter(CLIENT, False)

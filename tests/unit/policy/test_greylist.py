@@ -6,6 +6,7 @@ import sqlite3
 import pytest
 from asker import wire
 from check_rig import CheckRig, question, recipient_of
+from name_server import NameServer
 
 from smtpd.policy.greylist.check import Greylist
 from smtpd.policy.greylist.sender import make_key, network_of, normal_sender
@@ -71,8 +72,8 @@ def test_networks_stand_for_clients():
 class GreyRig(CheckRig):
     """A greylist on a folder, with a clock of its own."""
 
-    def __init__(self, folder, **settings):
-        super().__init__(spool=SpoolSettings(path=str(folder)))
+    def __init__(self, folder, dns_server="", **settings):
+        super().__init__(dns_server, spool=SpoolSettings(path=str(folder)))
         self.now_s = 1_000_000.0
         self.check = self.restart(**settings)
 
@@ -189,3 +190,15 @@ def test_workers_share_the_file(tmp_path):
 def test_faults_of_settings():
     [(key, _)] = Greylist.find_faults(GreylistSettings(delay=600.0, retry_window=600.0), Settings())
     assert key == "retry_window"
+
+
+def test_sender_whose_spf_passes_is_known_by_its_domain(tmp_path):
+    names = NameServer()
+    names.add("example.org", "TXT", '"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all"')
+    rig = GreyRig(tmp_path, dns_server=names.address, spf=True, known_after=1)
+    assert not rig.say(address="192.0.2.1")
+    assert rig.say(address="198.51.100.1", after_s=301)  # another network of the same domain
+    assert rig.say(address="192.0.2.77", recipient="carol@example.net")
+    assert not rig.say(address="203.0.113.1", recipient="carol@example.net")  # SPF fails: its network stands for it
+    rig.close()
+    names.close()

@@ -17,8 +17,8 @@ from smtpd.settings import RedisSettings, SpoolSettings
 class FleetRig(CheckRig):
     """One host of a fleet. Redis goes by its own clock, so times are short here and nothing is waited for by the clock."""
 
-    def __init__(self, folder, url, **settings):
-        super().__init__(spool=SpoolSettings(path=str(folder)), redis=RedisSettings(url=url, timeout=0.3, retry=5.0))
+    def __init__(self, folder, url, timeout_s=10.0, **settings):
+        super().__init__(spool=SpoolSettings(path=str(folder)), redis=RedisSettings(url=url, timeout=timeout_s, retry=5.0))
         self.now_s = 1000.0
         self.check = self.make(Greylist, **{"delay": 300.0, **settings})
         self.fleet._clock = lambda: self.now_s
@@ -126,7 +126,7 @@ def test_redis_down_and_back(tmp_path):
 @pytest.mark.peer("redis-server")
 def test_redis_that_hangs_costs_one_wait(tmp_path):
     redis = RedisServer(tmp_path / "redis")
-    rig = FleetRig(tmp_path, redis.url)
+    rig = FleetRig(tmp_path, redis.url, timeout_s=2.0)
     assert not rig.say()
     redis.pause()
     assert not rig.say()
