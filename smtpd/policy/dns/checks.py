@@ -7,6 +7,7 @@ so that the log has sender and recipient, and postmaster can always be written t
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 from smtpd.mail.address import normal_domain
@@ -19,24 +20,53 @@ from smtpd.policy.dns.domains import judge_recipient, judge_sender
 from smtpd.policy.dns.helo import HeloRules
 from smtpd.settings.dns_checks import HeloSettings, ReverseDnsSettings
 
+KEPT = 20_000  # verdicts of one check
+KEPT_S = 30.0  # beyond the TTL of what they were made from
+
+Judgement = tuple[Verdict | None, bool]
+
 
 class DnsCheck(Check):
-    """Base of checks whose rule is a coroutine over an Asker."""
+    """Base of checks whose rule is a coroutine over an Asker. Verdicts are kept by their subject for a moment, so that a client
+    that sends mail after mail costs a look into a dict for each."""
 
     def __init__(self, settings: Any, host: CheckHost) -> None:
         super().__init__(settings, host)
         records = records_of(host.side, host.settings.dns)
         self._memory = FromMemory(records)
         self._servers = FromServers(records)
+        self._loop = host.loop
+        self._kept: dict[Hashable, tuple[float, Verdict | None]] = {}  # both threads write it, one key at a time
 
     def ask(self, question: Question) -> Answer:
+        subject = self.subject_of(question)
+        if subject is None:
+            return None
+        kept = self._kept.get(subject)
+        if kept is not None and kept[0] > self._loop.now:
+            return kept[1]
         try:
-            return answer_from_memory(self.judge(self._memory, question))
+            return self._keep(subject, answer_from_memory(self.judge(self._memory, question)))
         except NotKnownError:
-            return self.judge(self._servers, question)
+            return self._find(subject, question)
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
-        """The rule."""
+    async def _find(self, subject: Hashable, question: Question) -> Verdict | None:
+        return self._keep(subject, await self.judge(self._servers, question))
+
+    def _keep(self, subject: Hashable, judgement: Judgement) -> Verdict | None:
+        verdict, is_lasting = judgement
+        if is_lasting:
+            if len(self._kept) >= KEPT:
+                self._kept.clear()
+            self._kept[subject] = (self._loop.now + KEPT_S, verdict)
+        return verdict
+
+    def subject_of(self, question: Question) -> Hashable:
+        """All that the rule looks at; None where it has nothing to say."""
+        raise NotImplementedError
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
+        """The rule: a verdict, and whether it may be kept (what DNS couldn't tell may not)."""
         raise NotImplementedError
 
 
@@ -44,19 +74,27 @@ class SenderDomain(DnsCheck):
     """The sender's domain exists and takes mail."""
 
     stages = (MAIL,)
+    reason = "sender_domain"
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
-        return await judge_sender(asker, domain_of(question.reverse_path or b""))
+    def subject_of(self, question: Question) -> Hashable:
+        return (question.reverse_path or b"").rpartition(b"@")[2] or None
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
+        return lasting(await judge_sender(asker, domain_of(question.reverse_path or b"")))
 
 
 class RecipientDomain(DnsCheck):
     """The recipient's domain exists and takes mail: for gateways that send on by MX."""
 
     stages = (RCPT,)
+    reason = "unknown_user"
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
+    def subject_of(self, question: Question) -> Hashable:
+        return (question.recipient and question.recipient.domain) or None
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
         assert question.recipient is not None
-        return await judge_recipient(asker, question.recipient.domain)
+        return lasting(await judge_recipient(asker, question.recipient.domain))
 
 
 class ReverseDns(DnsCheck):
@@ -66,10 +104,11 @@ class ReverseDns(DnsCheck):
     stages = (RCPT,)
     skips_trusted = True
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
-        if is_for_postmaster(question):
-            return None
-        return await judge_client_name(asker, question.client.address, self.settings.confirmed)
+    def subject_of(self, question: Question) -> Hashable:
+        return None if is_for_postmaster(question) else question.client.address or None
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
+        return lasting(await judge_client_name(asker, question.client.address, self.settings.confirmed))
 
 
 class Helo(DnsCheck):
@@ -86,10 +125,16 @@ class Helo(DnsCheck):
             needs_full=settings.fully_qualified, needs_record=settings.resolvable, literal=settings.literal,
         )  # fmt: skip
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
-        if is_for_postmaster(question):
-            return None
-        return await self._rules.judge(asker, question.client.helo, question.client.address)
+    def subject_of(self, question: Question) -> Hashable:
+        return None if is_for_postmaster(question) else (question.client.helo, question.client.address)
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
+        return lasting(await self._rules.judge(asker, question.client.helo, question.client.address))
+
+
+def lasting(verdict: Verdict | None) -> Judgement:
+    """A verdict that may be kept unless it says that DNS failed."""
+    return verdict, verdict is None or verdict.reply is None or verdict.reply.code >= 500
 
 
 def domain_of(mailbox: bytes) -> str:

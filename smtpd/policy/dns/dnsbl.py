@@ -1,26 +1,25 @@
 """The check `dnsbl`: lists of addresses and domains, weighed; who reaches the threshold is refused.
 
-Asks at rcpt by default, once for each client, HELO and sender of a session; what a list answers is kept by its TTL. A list that
+Asks at rcpt by default; what a list answers is kept by its TTL. A list that
 fails says nothing: it is logged once in a while, counted, and a failure of the check only where `unreachable` says so.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.policy.check import CONNECT, RCPT, CheckHost, Question
 from smtpd.policy.dns.asking import Asker
-from smtpd.policy.dns.checks import DnsCheck, domain_of, is_for_postmaster
+from smtpd.policy.dns.checks import DnsCheck, Judgement, domain_of, is_for_postmaster
 from smtpd.policy.dns.codes import Codes
 from smtpd.policy.dns.lists import DnsList, Score, find_reason, score
 from smtpd.settings import Settings as WholeSettings
 from smtpd.settings.dns_checks import DnsblSettings
 
 _QUIET_S = 600.0  # between two log lines about a list that fails
-_NO_OBJECTION = Verdict()
 
 
 class ListsFailedError(Exception):
@@ -33,12 +32,14 @@ class Dnsbl(DnsCheck):
     Settings = DnsblSettings
     stages: tuple[str, ...] = (RCPT, CONNECT)
     skips_trusted = True
+    reason = "dnsbl"
 
     def __init__(self, settings: DnsblSettings, host: CheckHost) -> None:
         super().__init__(settings, host)
         self.stages = (settings.stage,)
         self._lists = [DnsList(entry.zone, Codes(entry.codes), entry.weight, entry.of) for entry in settings.lists]
         self._rules = settings
+        self._asks_clients_alone = all(entry.of == "client" for entry in settings.lists)
         self._told_at: dict[str, float] = {}  # by zone; both threads write it, the worst of which is a line twice
         self._errors = host.index.counter("smtpd_dns_list_errors_total", check=host.name)
 
@@ -56,9 +57,15 @@ class Dnsbl(DnsCheck):
             if settings.stage == CONNECT and entry.of in ("sender", "helo"):
                 yield "lists", f"{entry.zone}: at connect there is no {entry.of} to look up"
 
-    async def judge(self, asker: Asker, question: Question) -> Verdict | None:
+    def subject_of(self, question: Question) -> Hashable:
         if is_for_postmaster(question):
             return None
+        client = question.client
+        if self._asks_clients_alone:
+            return client.address or None
+        return (client.address, client.name, client.helo, (question.reverse_path or b"").rpartition(b"@")[2])
+
+    async def judge(self, asker: Asker, question: Question) -> Judgement:
         client = question.client
         subjects = {
             "client": client.address,
@@ -66,17 +73,11 @@ class Dnsbl(DnsCheck):
             "sender": domain_of(question.reverse_path or b""),
             "helo": client.helo.decode("ascii", "replace"),
         }
-        key = list(subjects.values())
-        memory = question.memory
-        if memory.get("key") == key:
-            return None if memory["verdict"] is _NO_OBJECTION else memory["verdict"]
         found = await score(asker, self._lists, subjects)
         verdict = await self._weigh(asker, found, client.address)
         if found.errors:
             self._tell_errors(found)
-        else:
-            memory["key"], memory["verdict"] = key, verdict or _NO_OBJECTION
-        return verdict
+        return verdict, not found.errors
 
     async def _weigh(self, asker: Asker, found: Score, address: str) -> Verdict | None:
         settings = self._rules

@@ -5,6 +5,7 @@ from asker import wire
 from check_rig import CheckRig, question, recipient_of
 from zone_server import ZoneServer, free_port
 
+from smtpd.policy.dns import checks
 from smtpd.policy.dns.checks import Helo, RecipientDomain, ReverseDns, SenderDomain
 from smtpd.policy.dns.dnsbl import Dnsbl, ListsFailedError
 from smtpd.settings import Settings
@@ -74,6 +75,7 @@ def test_sender_domain_is_known_the_second_time(rig):
         asked = question("mail", sender=sender)
         assert wire(rig.ask(check, asked)) == reply
         assert rig.asked_side
+        check._kept.clear()  # only what DNS said is left
         assert wire(rig.ask(check, asked)) == reply
         assert not rig.asked_side
     assert rig.ask(check, question("mail", sender=b"")) is None
@@ -159,13 +161,26 @@ def test_white_list_and_thresholds(rig):
 
 
 @pytest.mark.peer("knot")
-def test_session_is_asked_about_once(rig):
+def test_verdicts_are_kept_for_a_moment_by_what_they_are_about(rig):
     check = rig.make(Dnsbl, **lists("l.example"))
-    memory = {}
-    first = rig.ask(check, question(memory=memory))
-    assert rig.ask(check, question(memory=memory)) is first
+    first = rig.ask(check, question())
+    assert rig.ask(check, question(sender=b"other@example.org")) is first
     assert not rig.asked_side
-    assert rig.ask(check, question(address="192.0.2.9", memory=memory)) is None
+    assert rig.ask(check, question(address="192.0.2.9")) is None
+    check._kept["192.0.2.1"] = (0.0, None)  # its moment is over
+    assert rig.ask(check, question()).reply.text == first.reply.text
+    by_sender = rig.make(Dnsbl, **lists(DnsListSettings(zone="l.example", of="sender")))
+    assert rig.ask(by_sender, question()) is None
+    assert rig.ask(by_sender, question(sender=b"x@bad.example")) is not None
+
+
+@pytest.mark.peer("knot")
+def test_kept_verdicts_are_bounded(rig, monkeypatch):
+    monkeypatch.setattr(checks, "KEPT", 2)
+    check = rig.make(ReverseDns)
+    for number in (1, 2, 3, 1):
+        rig.ask(check, question(address=f"192.0.2.{number}"))
+        assert len(check._kept) <= 2
 
 
 def test_dns_that_is_down_defers_by_kind_and_lists_fail_open(deaf):
