@@ -73,5 +73,7 @@ def install_checks(folder: Path) -> Path:
     info.mkdir(parents=True)
     (root / "stub_checks.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stub-checks\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[smtpd.checks]\nslow = stub_checks:Slow\nedit = stub_checks:Edit\nbroken = stub_checks:Missing\n")
+    (info / "entry_points.txt").write_text(
+        "[smtpd.checks]\nslow = stub_checks:Slow\nedit = stub_checks:Edit\nbroken = stub_checks:Missing\n"
+    )
     return root
