@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
+from smtpd.policy.footer import NAMES as FOOTER_NAMES
+from smtpd.policy.footer import PLACE as FOOTER_PLACE
 from smtpd.settings.endpoint import parse_endpoint
 from smtpd.settings.rate import parse_rate
 
@@ -182,6 +184,21 @@ def _line(text: str) -> str:
     return text
 
 
+def _footer(text: str) -> str:
+    for line in text.split("\n"):
+        _line(line)
+    for name in FOOTER_PLACE.findall(text):
+        if name not in FOOTER_NAMES:
+            raise ValueError(f"{quote('{' + name + '}')} is not known{did_you_mean(name, FOOTER_NAMES)}")
+    return text
+
+
+def _rule(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the rule is empty")
+    return text.strip()
+
+
 def _refusal(text: str) -> str:
     line = _line(text)
     if line[:1] not in "45" or not line[:3].isdigit() or len(line) < 3 or line[3:4] not in ("", " "):
@@ -231,6 +248,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "ip": _ip,
     "latency": normal_latency,
     "http_address": _http_address,
+    "footer": _footer,
     "line": _line,
     "log_destination": _log_destination,
     "mailbox": _mailbox,
@@ -242,6 +260,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "redis_url": _redis_url,
     "refusal": _refusal,
     "route_domain": _route_domain,
+    "rule": _rule,
     "syslog_name": _syslog_name,
     "user": _name,
 }
