@@ -15,7 +15,14 @@ GROUP = "smtpd.checks"
 # name -> "module:class"; a check of ours is one line here
 BUILT_IN = {
     "access": "smtpd.policy.access:AccessCheck",
+    "auth": "smtpd.policy.auth.check:Auth",
+    "dnsbl": "smtpd.policy.dns.dnsbl:Dnsbl",
+    "greylist": "smtpd.policy.greylist.check:Greylist",
+    "helo": "smtpd.policy.dns.checks:Helo",
     "pregreet": "smtpd.policy.pregreet:PregreetCheck",
+    "recipient_domain": "smtpd.policy.dns.checks:RecipientDomain",
+    "reverse_dns": "smtpd.policy.dns.checks:ReverseDns",
+    "sender_domain": "smtpd.policy.dns.checks:SenderDomain",
 }
 
 

@@ -12,6 +12,7 @@ from smtpd.net.dns_records import DnsRecords
 from smtpd.net.side import SideThread
 from smtpd.policy.dns.asking import FromMemory, FromServers, NotKnownError, answer_from_memory
 from smtpd.policy.dns.client_name import ClientName, find_client_name
+from smtpd.policy.inspection import Inspection
 from smtpd.proto.dialogue import Peer
 
 if TYPE_CHECKING:
@@ -48,5 +49,8 @@ class ClientNames:
             if found is not None and found.name and connection.session.peer is peer:
                 peer.name = found.name
                 connection.client = f"{peer.name}[{peer.address}]"
+                policy = connection.session.policy
+                if isinstance(policy, Inspection):
+                    policy.client.name = peer.name
 
         self._side.ask(lambda: find_client_name(servers, peer.address), done, self._timeout_s)

@@ -38,6 +38,7 @@ class Auth(Check):
     skips_trusted = True
     is_independent = False  # it signs off on what earlier checks made of the mail
     reason = "dmarc"
+    timeout_s = 30.0
 
     def __init__(self, settings: AuthSettings, host: CheckHost) -> None:
         super().__init__(settings, host)
