@@ -1,4 +1,4 @@
-"""`smtpd explain`: what each check says of a mail that might come, and which route it would take. Exit codes: 0 it is taken, 1 not."""
+"""`smtpd explain`: what each check says of a mail that might come, and its route. Exit codes: 0 = it is taken, 1 = not."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def explain_command(
     listener_name: str,
     as_json: bool,
 ) -> None:
-    """Show what each check says of a mail to ADDRESS, and the route it would take. Nothing is sent; slow checks are really asked."""
+    """Show what each check says of a mail to ADDRESS, and the route it would take. Nothing is sent; checks are really asked."""
     settings = load_settings(config_path)
     listener = _listener(settings, listener_name)
     name = helo or (f"[IPv6:{client}]" if ":" in client else f"[{client}]")
@@ -66,7 +66,6 @@ def _lines(found: Explanation) -> list[str]:
                 dry = " (dry run)" if row.dry_run else ""
                 lines.append(safe(f"{stage:8}{row.check}: {row.result}{dry}, {row.milliseconds:.1f} ms  {row.verdict}".rstrip()))
         lines.append(safe(f"{stage:8}-> {reply.splitlines()[-1] if reply else ''}"))
-    if found.is_accepted:
-        hops = f" {', '.join(found.next_hop)}" if found.next_hop else ""
-        lines.append(safe(f"route   {found.route}: {found.transport}{hops}" if found.route else "route   none"))
+    hops = f" {', '.join(found.next_hop)}" if found.next_hop else ""
+    lines.append(safe(f"route   {found.route}: {found.transport}{hops}" if found.route else "route   none"))
     return lines

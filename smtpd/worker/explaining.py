@@ -1,8 +1,8 @@
 """What would become of a mail: a session's commands through the real session, checks and router, without any socket.
 
-Owns a loop and the threads that slow checks need, for as long as one answer takes. Sends nothing and takes no mail; but the checks
-are real: what they ask is asked, and what they remember (a greylist, a client that waited) they may remember. Content is not
-asked about, there is none. Raises StartupError where the checks can't be made.
+Owns a loop and the threads that slow checks need, for as long as one answer takes. Sends nothing and takes no mail; but the
+checks are real: what they ask is asked, and what they remember (a greylist, a client that waited) they may remember. There is
+no content to ask about. Raises StartupError where the checks can't be made.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from smtpd import _io
 from smtpd.delivery.router import Router
 from smtpd.log.maillog import MailLog
+from smtpd.mail.address import AddressError, parse_path
 from smtpd.mail.verdict import Verdict
 from smtpd.metrics._cells import Cells
 from smtpd.metrics.catalogue import RULERS
@@ -145,16 +146,23 @@ class _Explainer:
         transaction = self._session.transaction
         self._say("rcpt", b"RCPT TO:<%s>" % asking.recipient.encode())
         if transaction is not None and transaction.recipients:
-            domain = transaction.recipients[0].domain
             self._say("data", b"DATA")
-            self.found.is_accepted = bool(self.found.replies) and self.found.replies[-1][1].startswith("354")
-            route = self._router.route_for(domain, transaction.reverse_path)
-            if route is not None:
-                self.found.route = route.name
-                self.found.transport = route.settings.transport
-                self.found.next_hop = list(route.settings.next_hop)
+            self.found.is_accepted = self.found.replies[-1][1].startswith("354")
+        self._find_route()
         if self._inspection is not None:
             self._inspection.end()
+
+    def _find_route(self) -> None:
+        """Where mail for this address goes, refused or not."""
+        try:
+            domain = parse_path(b"TO:<%s>" % self._asking.recipient.encode(), b"TO", True).domain
+        except AddressError:
+            return
+        route = self._router.route_for(domain or self._session.rules.postmaster.domain, self._asking.sender.encode())
+        if route is not None:
+            self.found.route = route.name
+            self.found.transport = route.settings.transport
+            self.found.next_hop = list(route.settings.next_hop)
 
     def _say(self, stage: str, line: bytes) -> None:
         """Give the session a command and wait for its reply; nothing when an earlier reply has ended it all."""
