@@ -14,7 +14,7 @@ import msgspec
 from smtpd.mail.changes import *
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
-from smtpd.policy.check import BODY, CONNECT, DATA, HELO, MAIL, RCPT, Check
+from smtpd.policy.check import BODY, STAGES, Check
 from smtpd.settings.key import Key
 from smtpd.settings.section import Section
 
@@ -22,12 +22,12 @@ from smtpd.settings.section import Section
 class SlowSettings(Section, frozen=True, kw_only=True):
     """Asks a socket."""
     socket: Annotated[str, Key("Where to ask", kind="path")]
-    at: Annotated[list[str], Key("Stages", choices=("connect", "helo", "mail", "rcpt", "data", "body"))] = msgspec.field(default_factory=lambda: ["rcpt"])
+    at: Annotated[list[str], Key("Stages", choices=STAGES)] = msgspec.field(default_factory=lambda: ["rcpt"])
 
 
 class Slow(Check):
     Settings = SlowSettings
-    stages = (CONNECT, HELO, MAIL, RCPT, DATA, BODY)
+    stages = STAGES
 
     def __init__(self, settings, host):
         super().__init__(settings, host)
@@ -73,7 +73,5 @@ def install_checks(folder: Path) -> Path:
     info.mkdir(parents=True)
     (root / "stub_checks.py").write_text(CODE)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: stub-checks\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[smtpd.checks]\nslow = stub_checks:Slow\nedit = stub_checks:Edit\nbroken = stub_checks:Missing\n"
-    )
+    (info / "entry_points.txt").write_text("[smtpd.checks]\nslow = stub_checks:Slow\nedit = stub_checks:Edit\n")
     return root

@@ -5,6 +5,7 @@
 
 import pathlib
 import textwrap
+import tomllib
 from collections.abc import Iterator
 
 import msgspec
@@ -99,7 +100,20 @@ def _policy_sections() -> Iterator[tuple[str, Section]]:
     yield "[[policy.override]]", OverrideSettings(domains=["example.org"])
     yield "[[policy.check]]", CheckSettings(name="access")
     for name in BUILT_IN:
-        yield f'[[policy.check]] # name = "{name}"', find_check(name).Settings()
+        section = find_check(name).Settings
+        yield f'[[policy.check]] # name = "{name}"', section()
+        for field in fields_of(section).values():
+            if field.shape == "sections":
+                assert field.section is not None
+                yield f"[[policy.check.{field.name}]] # of {name}", _example_of(field.section)
+
+
+def _example_of(section: type[Section]) -> Section:
+    """A section with its needed keys as their examples say."""
+    needed = {
+        field.name: tomllib.loads(f"x = {field.key.example}")["x"] for field in fields_of(section).values() if field.is_needed
+    }
+    return section(**needed)
 
 
 def _plain_fields(section: type[Section]) -> list[Field]:

@@ -3,8 +3,8 @@
 Checks that answer from memory are asked on the spot. Neighbours that have to ask run at the same time on the side thread, each
 within its limit, and their answers count in the order of the file: an early refusal cancels the rest, a late or second answer
 does nothing. A plain check is asked only when all before it have let the stage pass, so none counts (or greylists) what another
-refuses. Whatever a check raises is its `on_error`. Owns the memories of the checks and the changes of the transaction. Never raises for a
-check's fault; never touches a socket, which is the driver's.
+refuses. Whatever a check raises is its `on_error`. Owns the memories of the checks and the changes of the transaction. Never
+raises for a check's fault; never touches a socket, which is the driver's.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ SAID = [
     (37, "policy.recipients", "not supported by this version"),
     (38, "policy.check.name", '"acess": there is no such check (did you mean "access"?)'),
     (38, "policy.check.rule", 'unknown key (did you mean "rules"?)'),
-    (38, "policy.check.on_error", '"fail" is not one of tempfail, accept, reject'),
+    (38, "policy.check.on_error", '"fail" is not one of tempfail, accept, reject (did you mean "tempfail"?)'),
     (40, "spool.engine", '"jetstream" is not supported by this version'),
     (41, "spool.path", "expected a text in quotes, not a list"),
     (42, "spool.jetstream", "not supported by this version"),
