@@ -3,6 +3,7 @@
 Also the TOML form of single values, for the reference and for messages. Raises nothing.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from smtpd.config.schema import Field, fields_of
@@ -33,8 +34,16 @@ def settings_toml(settings: Settings) -> str:
                 for element in getattr(section, field.name):
                     lines += ["", f"[[{header.strip('[]')}.{field.name}]]", *_pairs(element)]
                     if isinstance(element, CheckSettings):
-                        lines += _pairs(element.own)
+                        lines += [*_pairs(element.own), *_own_sections(element.own)]
     return "\n".join(lines) + "\n"
+
+
+def _own_sections(section: Section) -> Iterator[str]:
+    """The arrays of tables within a check."""
+    for field in fields_of(type(section)).values():
+        if field.shape == "sections":
+            for element in getattr(section, field.name):
+                yield from ("", f"[[policy.check.{field.name}]]", *_pairs(element))
 
 
 def _pairs(section: Section) -> list[str]:

@@ -91,7 +91,11 @@ class LocalStore:
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.executescript(_SCHEMA)
-            self._inode = os.stat(self._path).st_ino
+            status = os.stat(self._path)
+            self._inode = status.st_ino
+            if os.geteuid() == 0 and status.st_uid == 0:  # a command of the administrator: the workers run as somebody else
+                owner = os.stat(self._path.parent)
+                os.chown(self._path, owner.st_uid, owner.st_gid)
         except BaseException:
             connection.close()
             raise
