@@ -57,9 +57,10 @@ class Fleet:
         """Run a Lua script (EVALSHA) and return what `take` makes of its result; `take` raises for nonsense."""
         if self._clock() < self._again_at:
             raise FleetAwayError("Redis failed a moment ago")
+        run_script = self._script(script)  # the first one imports a library, which is not the server's time
         try:
             async with asyncio.timeout(self._settings.timeout):
-                result = take(await self._script(script)(keys=list(keys), args=list(arguments)))
+                result = take(await run_script(keys=list(keys), args=list(arguments)))
         except Exception as error:
             self._again_at = self._clock() + self._settings.retry
             words = "no answer in time" if isinstance(error, TimeoutError) else f"{type(error).__name__}: {error}"
