@@ -65,3 +65,25 @@ def test_name_that_does_not_lead_back_is_not_taken(tmp_path: Path, names: NameSe
             client.sendmail("s@example.com", ["alice@example.org"], MAIL)
         gateway.await_mails("alice")
         assert "bank.example" not in gateway.log_text(100_000)
+
+
+def test_checks_are_told_the_name(tmp_path: Path, names: NameServer) -> None:
+    names.add(REVERSE, "PTR", "client.example.org.")
+    names.add("client.example.org", "A", CLIENT)
+    names.add("client.example.org.l.example", "A", "127.0.0.2")
+    check = {"name": "dnsbl", "lists": [{"zone": "l.example", "of": "client_name"}]}
+    settings = settings_with(names) | {"policy": {"trusted": [], "check": [check]}}
+    with running_gateway(tmp_path / "gateway", settings) as gateway:
+        with smtplib.SMTP(gateway.host, gateway.port, timeout=30, source_address=(CLIENT, 0)) as client:
+            client.ehlo()
+
+            def is_refused() -> bool:
+                """Within the session that was open before the name was known."""
+                client.mail("s@example.com")
+                code, _ = client.rcpt("alice@example.org")
+                client.rset()
+                return code == 550
+
+            wait_until("the check knows the name", is_refused, 30.0)
+        text = "blocked using l.example; from=<s@example.com> to=<alice@example.org>"
+        wait_until("the refusal is logged", lambda: text in gateway.log_text(100_000), 30.0)

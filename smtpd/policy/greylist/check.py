@@ -36,6 +36,7 @@ class Greylist(Check):
     Settings = GreylistSettings
     stages = (RCPT,)
     skips_trusted = True
+    is_independent = False  # a mail that others refuse is no first try
     reason = "greylist"
 
     def __init__(self, settings: GreylistSettings, host: CheckHost) -> None:
@@ -62,7 +63,7 @@ class Greylist(Check):
         if is_for_postmaster(question):
             return None
         network = network_of(question.client.address, self._rules.ipv4_prefix, self._rules.ipv6_prefix)
-        if self._is_remembered(network):
+        if self._is_remembered(network) or (self._spf is not None and self._is_remembered(_pair(question))):
             return None
         return self._touch(question, network)
 
@@ -70,12 +71,10 @@ class Greylist(Check):
         assert question.recipient is not None
         sender = question.reverse_path or b""
         client = await self._find_domain(question) or network
-        if client != network and self._is_remembered(client):
-            return None
         triplet = make_key(client, normal_sender(sender), question.recipient.path.lower())
         touch = await self._store.touch(make_key(client), triplet)
-        if touch.is_client_known:
-            self._remember(client)
+        if touch.is_client_known:  # a domain only from where its SPF has passed
+            self._remember(network if client == network else _pair(question))
         if not touch.wait_s:
             return None
         return Verdict(Reply(b"450 4.7.1 Greylisted, please try again in %d seconds" % touch.wait_s), "greylist")
@@ -105,3 +104,9 @@ class Greylist(Check):
         self._local.close()
         if self._spf is not None:
             self._spf.close()
+
+
+def _pair(question: Question) -> str:
+    """A client and a sender's domain."""
+    domain = (question.reverse_path or b"").rpartition(b"@")[2].decode("utf-8", "replace").lower()
+    return f"{question.client.address} {domain or question.client.helo.decode('ascii', 'replace')}"

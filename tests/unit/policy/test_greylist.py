@@ -199,6 +199,9 @@ def test_sender_whose_spf_passes_is_known_by_its_domain(tmp_path):
     assert not rig.say(address="192.0.2.1")
     assert rig.say(address="198.51.100.1", after_s=301)  # another network of the same domain
     assert rig.say(address="192.0.2.77", recipient="carol@example.net")
+    assert rig.say(address="192.0.2.77", recipient="dave@example.net")
+    assert not rig.asked_side  # remembered
+    assert not rig.say(address="192.0.2.77", sender=b"alice@example.com", recipient="dave@example.net")
     assert not rig.say(address="203.0.113.1", recipient="carol@example.net")  # SPF fails: its network stands for it
     rig.close()
     names.close()
