@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import smtplib
 from collections.abc import Iterator
 from pathlib import Path
@@ -144,3 +146,60 @@ def test_authentication_is_noted_and_forgery_removed_or_refused(tmp_path: Path, 
         assert refused.value.smtp_error.startswith(b"5.7.26 ")
         assert gateway.metric("smtpd_rejections_total", reason="dmarc") == 1
         assert gateway.metric("smtpd_rejections_total", reason="spf") == 1
+
+
+def verifiers_of(gateway: Gateway) -> list[int]:
+    """The processes that verify signatures for the gateway's workers."""
+    found = []
+    for worker in gateway.worker_pids():
+        for children in Path(f"/proc/{worker}/task").glob("*/children"):
+            for pid in map(int, children.read_text().split()):
+                if b"smtpd.policy.auth.verifier" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+    return found
+
+
+def send(gateway: Gateway, mail: bytes) -> str:
+    """The reply to the end of a mail."""
+    with connect(gateway) as client:
+        client.mail("alice@example.org")
+        client.rcpt("bob@example.net")
+        code, text = client.data(mail)
+    return f"{code} {text.decode()}"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("on_error", "reply"), [("tempfail", "451 4.7.1 "), ("accept", "250 2.0.0 "), ("reject", "550 5.7.1 ")])
+def test_verifying_process_that_hangs_by_on_error(tmp_path: Path, names: NameServer, on_error: str, reply: str) -> None:
+    mail = sign(MAIL, names)
+    check = {"name": "auth", "on_error": on_error, "timeout": "5 s"}
+    with running_gateway(tmp_path / "gateway", settings_with(names, check)) as gateway:
+        assert send(gateway, mail).startswith("250 ")
+        [verifier] = verifiers_of(gateway)
+        os.kill(verifier, signal.SIGSTOP)
+        assert send(gateway, mail).startswith(reply)
+        assert gateway.metric("smtpd_policy_checks_total", check="auth", result="timeout") == 1
+        assert send(gateway, mail).startswith("250 ")
+        [successor] = verifiers_of(gateway)
+        assert successor != verifier
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.full
+def test_verifying_process_ends_with_its_worker(tmp_path: Path, names: NameServer) -> None:
+    mail = sign(MAIL, names)
+    with running_gateway(tmp_path / "gateway", settings_with(names, {"name": "auth"})) as gateway:
+        assert send(gateway, mail).startswith("250 ")
+        [verifier] = verifiers_of(gateway)
+        [worker] = gateway.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        wait_until("the verifier is gone", lambda: not is_running(verifier), 30.0)
+        wait_until("another worker serves", lambda: gateway.worker_pids() not in ([], [worker]), 30.0)
+        assert send(gateway, mail).startswith("250 ")
