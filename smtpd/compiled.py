@@ -32,6 +32,7 @@ MODULES = (
     "smtpd.policy.question",
     "smtpd.policy.pipeline",
     "smtpd.policy.inspection",
+    "smtpd.policy.access",
     "smtpd.proto.events",
     "smtpd.proto.replies",
     "smtpd.proto.rules",

@@ -97,15 +97,22 @@ class CheckRig:
         self.loop.close()
 
 
+class Memories:
+    """The memories of a session with one check."""
+
+    def __init__(self, memory):
+        self.memory = memory
+
+    def memory_of(self, place):
+        return self.memory
+
+
 def question(stage="rcpt", address="192.0.2.1", *, helo=b"c.example", sender=b"alice@example.org", recipient=None, **more):
     """A question as a session would ask it; `memory` is the session's."""
-    memory = more.pop("memory", None)
+    memories = Memories(more.pop("memory", {}))
     client = Client(address, 4025, more.pop("name", "unknown"), helo=helo, is_trusted=more.pop("is_trusted", False))
     recipient = recipient if recipient is not None or stage != "rcpt" else recipient_of("bob@example.net")
-    return Question(
-        stage, client, reverse_path=sender, recipient=recipient,
-        memory_of=None if memory is None else lambda: memory, **more,
-    )  # fmt: skip
+    return Question(stage, client, reverse_path=sender, recipient=recipient, memories=memories, **more)
 
 
 def recipient_of(mailbox):

@@ -1,7 +1,7 @@
 from smtpd cimport _io
 from smtpd.mail.verdict cimport Verdict
 from smtpd.policy.pipeline cimport Entry, Plan
-from smtpd.policy.question cimport Client, Question
+from smtpd.policy.question cimport Client, Question, make_question
 from smtpd.proto.dialogue cimport Dialogue
 from smtpd.proto.transaction cimport Transaction
 
@@ -65,6 +65,8 @@ cdef class Inspection:
     @cython.locals(entry=Entry, verdict=Verdict)
     cpdef Verdict _advance(self)
     cpdef bint _is_on(self, Entry entry) except -1
+    cpdef Question _question(self, Entry entry)
+    @cython.locals(started_at=double)
     cpdef Verdict _ask_at_once(self, Entry entry)
     cpdef Verdict _weigh(self, Entry entry, Verdict verdict, int result, double started_at, str failure=*)
     cpdef Verdict _end_stage(self, Verdict verdict)

@@ -24,7 +24,7 @@ from smtpd.policy.coroutines import Held
 from smtpd.policy.draft import Draft, find_bad_change
 from smtpd.policy.overrides import PolicyClass, judge_class
 from smtpd.policy.pipeline import DEFER, ERROR, OK, REASONS, REJECT, TIMEOUT, Entry, Plan
-from smtpd.policy.question import Client, Question, TlsFacts
+from smtpd.policy.question import Client, Question, TlsFacts, make_question
 from smtpd.policy.refusals import check_reply
 from smtpd.proto.dialogue import Dialogue
 
@@ -297,19 +297,21 @@ class Inspection:
         return not policy_class.off or entry.name not in policy_class.off
 
     def _question(self, entry: Entry) -> Question:
-        return Question(
+        return make_question(
             self.stage,
             self.client,
-            reverse_path=self.reverse_path,
-            parameters=self._parameters,
-            recipient=self.recipient,
-            recipients=self._recipients,
-            queue_id=self.queue_id,
-            content=self.content,
-            memory_of=lambda: self._memory_of(entry),
+            self.reverse_path,
+            self._parameters,
+            self.recipient,
+            self._recipients,
+            self.queue_id,
+            self.content,
+            self,
+            entry,
         )
 
-    def _memory_of(self, entry: Entry) -> dict[str, Any]:
+    def memory_of(self, entry: Entry) -> dict[str, Any]:
+        """Of policy.question.Memories."""
         kept = self.memories.get(entry.number)
         if kept is None:
             kept = self.memories[entry.number] = (entry, {})
@@ -354,7 +356,7 @@ class Inspection:
 
     def _coroutine_of(self, entry: Entry) -> Callable[[], Awaitable[Any]]:
         question = self._question(entry)
-        self._memory_of(entry)  # now: the side thread makes none
+        self.memory_of(entry)  # now: the side thread makes none
         ask: Any = entry.check.ask
         return lambda: ask(question)
 

@@ -1,3 +1,6 @@
+cimport cython
+
+
 cdef class TlsFacts:
     cdef readonly str version
     cdef readonly str cipher
@@ -17,7 +20,8 @@ cdef class Client:
 
 
 cdef class Question:
-    cdef object _memory_of
+    cdef object _memories
+    cdef object _place
     cdef readonly Client client
     cdef readonly object content
     cdef readonly object parameters
@@ -26,3 +30,18 @@ cdef class Question:
     cdef readonly tuple recipients
     cdef readonly bytes reverse_path
     cdef readonly str stage
+
+
+@cython.locals(question=Question)
+cpdef Question make_question(
+    str stage,
+    Client client,
+    bytes reverse_path,
+    parameters,
+    recipient,
+    tuple recipients,
+    str queue_id,
+    content,
+    memories,
+    place,
+)
