@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
 from smtpd.config.crosscheck_tls import check_tls
 from smtpd.config.faults import quote
+from smtpd.config.policy_check import find_policy_faults
 from smtpd.config.read import Finding, Path
 from smtpd.errors import TlsFileError
+from smtpd.net import fleet
 from smtpd.net.hops import ANY_ADDRESSES, find_missing
 from smtpd.net.tls.contexts import client_context
 from smtpd.settings import ListenerSettings, RouteSettings, Settings
@@ -48,6 +50,7 @@ class _CrossCheck:
         self._bounce()
         hostname = self.settings.hostname or machine_name()
         check_tls(self.settings, hostname, self._good, self._fault, self._warn)
+        self.faults += find_policy_faults(self.settings, self.bad)
 
     def _fault(self, path: Path, text: str) -> None:
         self.faults.append(Finding(path, text))
@@ -67,6 +70,8 @@ class _CrossCheck:
         is_spool_good = self._good(("spool",), ("spool", "engine"), ("spool", "path"))
         if is_spool_good and settings.spool.engine == "sqlite" and not settings.spool.path.startswith("/"):
             self._warn(("spool", "path"), f"{quote(settings.spool.path)} depends on the directory where smtpd is started")
+        if settings.redis.url and self._good(("redis", "url")) and fleet.find_missing():
+            self._fault(("redis", "url"), fleet.find_missing())
 
     def _listeners(self) -> None:
         listeners = self.settings.listener

@@ -6,9 +6,12 @@ content.
 
 import ipaddress
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
+from smtpd.policy.footer import NAMES as FOOTER_NAMES
+from smtpd.policy.footer import PLACE as FOOTER_PLACE
 from smtpd.settings.endpoint import parse_endpoint
 from smtpd.settings.rate import parse_rate
 
@@ -181,11 +184,42 @@ def _line(text: str) -> str:
     return text
 
 
+def _footer(text: str) -> str:
+    for line in text.split("\n"):
+        _line(line)
+    for name in FOOTER_PLACE.findall(text):
+        if name not in FOOTER_NAMES:
+            raise ValueError(f"{quote('{' + name + '}')} is not known{did_you_mean(name, FOOTER_NAMES)}")
+    return text
+
+
+def _rule(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the rule is empty")
+    return text.strip()
+
+
 def _refusal(text: str) -> str:
     line = _line(text)
     if line[:1] not in "45" or not line[:3].isdigit() or len(line) < 3 or line[3:4] not in ("", " "):
         raise ValueError(f'expected a reply that refuses, such as "450 4.2.0 Mailbox busy", not {quote(text)}')
     return line
+
+
+def _redis_url(text: str) -> str:
+    """redis://[[user]:password@]host[:port][/database], rediss:// for TLS, unix:///path. The text is never repeated: it may
+    hold a password."""
+    scheme, _, rest = text.partition("://")
+    if scheme not in ("redis", "rediss", "unix") or not rest or not text.isprintable() or " " in text:
+        raise ValueError('expected a URL such as "redis://192.0.2.9:6379/0", "rediss://..." or "unix:///run/redis.sock"')
+    try:
+        parts = urlsplit(text)
+        is_sound = bool(parts.path if scheme == "unix" else parts.hostname) and (scheme == "unix" or parts.port != 0)
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise ValueError("the URL names no server")
+    return text
 
 
 def _path(text: str) -> str:
@@ -214,6 +248,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "ip": _ip,
     "latency": normal_latency,
     "http_address": _http_address,
+    "footer": _footer,
     "line": _line,
     "log_destination": _log_destination,
     "mailbox": _mailbox,
@@ -222,8 +257,10 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "next_hop": _next_hop,
     "path": _path,
     "rate": _rate,
+    "redis_url": _redis_url,
     "refusal": _refusal,
     "route_domain": _route_domain,
+    "rule": _rule,
     "syslog_name": _syslog_name,
     "user": _name,
 }

@@ -5,6 +5,7 @@
 
 import pathlib
 import textwrap
+import tomllib
 from collections.abc import Iterator
 
 import msgspec
@@ -13,6 +14,8 @@ from smtpd.config.default import EMBEDDED
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size
 from smtpd.config.write import toml_value
+from smtpd.policy.registry import BUILT_IN, find_check
+from smtpd.settings.policy import CheckSettings
 from smtpd.settings.section import Section
 
 _COLUMNS = 108
@@ -56,12 +59,14 @@ def conf_text() -> str:
     """Return conf/smtpd.toml."""
     lines = [_CONF_HEAD]
     for header, section in _sections():
+        # checks and overrides are examples: as they stand they would be faults
+        key_mark = "# " if header.startswith("[[policy.") else "#"
         lines += _comment(_summary(type(section)))
         if header:
-            lines.append(f"#{header}")
+            lines.append(f"{key_mark}{header}")
         for field in _plain_fields(type(section)):
             lines += ["", *_comment(" ".join([f"{field.key.help}.", *_remarks(field)]))]
-            lines.append(f"#{field.name} = {_conf_value(field, getattr(section, field.name))}")
+            lines.append(f"{key_mark}{field.name} = {_conf_value(field, getattr(section, field.name))}")
         lines.append("\n")
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -86,20 +91,42 @@ def _sections() -> Iterator[tuple[str, Section]]:
 
 def _inner_sections(section: Section, prefix: str) -> Iterator[tuple[str, Section]]:
     for field in fields_of(type(section)).values():
-        if not field.shape.startswith("section"):
-            continue
-        value = getattr(section, field.name)
         name = prefix + field.name
-        if field.shape == "sections":
+        if field.shape == "section":
+            value = getattr(section, field.name)
+            yield f"[{name}]", value
+            yield from _inner_sections(value, f"{name}.")
+        elif field.shape == "sections":
             assert field.section is not None
-            needed = {inner.name: "" for inner in fields_of(field.section).values() if inner.is_needed}
-            value = value[0] if value else field.section(**needed)
-        yield f"[{name}]" if field.shape == "section" else f"[[{name}]]", value
-        yield from _inner_sections(value, f"{name}.")
+            elements = getattr(section, field.name)
+            value = elements[0] if elements else _example_of(field.section)
+            yield f"[[{name}]]", value
+            yield from _inner_sections(value, f"{name}.")
+        elif field.shape == "checks":
+            yield from _check_sections(name)
+
+
+def _check_sections(name: str) -> Iterator[tuple[str, Section]]:
+    yield f"[[{name}]]", CheckSettings(name="access")
+    for check in BUILT_IN:
+        section = find_check(check).Settings
+        yield f'[[{name}]] # name = "{check}"', section()
+        for field in fields_of(section).values():
+            if field.shape == "sections":
+                assert field.section is not None
+                yield f"[[{name}.{field.name}]] # of {check}", _example_of(field.section)
+
+
+def _example_of(section: type[Section]) -> Section:
+    """A section with its needed keys as their examples say."""
+    needed = {
+        field.name: tomllib.loads(f"x = {field.key.example}")["x"] for field in fields_of(section).values() if field.is_needed
+    }
+    return section(**needed)
 
 
 def _plain_fields(section: type[Section]) -> list[Field]:
-    return [field for field in fields_of(section).values() if not field.shape.startswith("section")]
+    return [field for field in fields_of(section).values() if field.shape in ("scalar", "list", "table")]
 
 
 def _summary(section: type[Section]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration
 from smtpd.settings.gateway import Settings
+from smtpd.settings.policy import CheckSettings
 from smtpd.settings.section import Section
 
 _SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -24,9 +25,11 @@ def _section_lines(section: Section, prefix: str) -> list[str]:
     for field in fields_of(type(section)).values():
         value = getattr(section, field.name)
         name = prefix + field.name
-        if field.shape == "section":
+        if isinstance(value, Section) and isinstance(section, CheckSettings):  # a check's own keys, beside those of all checks
+            lines += _section_lines(value, prefix)
+        elif field.shape == "section":
             inner += ["", f"[{name}]", *_section_lines(value, f"{name}.")]
-        elif field.shape == "sections":
+        elif field.shape in ("sections", "checks"):
             for element in value:
                 inner += ["", f"[[{name}]]", *_section_lines(element, f"{name}.")]
         else:

@@ -24,6 +24,7 @@ cdef class ClientTable:
     cpdef void enter(self, Py_ssize_t row, int bank) noexcept
     cpdef void leave(self, Py_ssize_t row, int bank) noexcept
     cpdef bint take(self, Py_ssize_t row, int rate, int64_t now_us, int64_t interval_us, int64_t burst, int64_t count) noexcept
+    cpdef void lower(self, Py_ssize_t row, int rate, int64_t full_at_us) noexcept
 
     cdef Py_ssize_t _claim(self, Py_ssize_t first, uint64_t key, int64_t now_us) noexcept
     cdef bint _is_idle(self, Py_ssize_t row, int64_t now_us) noexcept

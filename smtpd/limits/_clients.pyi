@@ -57,3 +57,6 @@ class ClientTable:
     def take(self, row: int, rate: int, now_us: int, interval_us: int, burst: int, count: int) -> bool:
         """Take `count` tokens from a bucket that holds `burst` and gains one each `interval_us`; False: they aren't there, and
         nothing is taken. An interval of 0 is no limit."""
+
+    def lower(self, row: int, rate: int, full_at_us: int) -> None:
+        """Let a bucket be full no earlier than at this time: others than this host took from it."""

@@ -223,6 +223,16 @@ cdef class ClientTable:
             if swap_us(place, &known, full_at):
                 return True
 
+    cpdef void lower(self, Py_ssize_t row, int rate, int64_t full_at_us) noexcept:
+        cdef int64_t known
+        cdef int64_t *place
+        if not 0 <= row < C_ROWS or not 0 <= rate < C_RATES:
+            return
+        place = &self._rows[row].full_at_us[rate]
+        known = load_us(place)
+        while known < full_at_us and not swap_us(place, &known, full_at_us):
+            pass
+
     def key_at(self, Py_ssize_t row):
         if not 0 <= row < C_ROWS:
             raise IndexError(f"no row {row}")

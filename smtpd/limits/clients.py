@@ -12,6 +12,10 @@ from collections.abc import Iterable
 
 from smtpd import _io
 from smtpd.limits._clients import CONNECTION_RATE, MAIL_RATE, RECIPIENT_RATE, ClientTable, key_of
+from smtpd.limits.sharing import FleetRates
+from smtpd.net.fleet import Fleet
+from smtpd.net.loop import Loop
+from smtpd.net.side import SideThread
 from smtpd.settings import LimitsSettings
 from smtpd.settings.rate import parse_rate
 
@@ -60,6 +64,7 @@ class ClientLimits:
             MAIL_RATE: parse_rate(limits.mail_rate),
             RECIPIENT_RATE: parse_rate(limits.recipient_rate),
         }
+        self._shared: FleetRates | None = None
 
     @property
     def has_rates(self) -> bool:
@@ -114,7 +119,17 @@ class ClientLimits:
     def take(self, row: int, rate: int) -> bool:
         """Count one more of a rate; False: the client has none left now."""
         limit = self._rates[rate]
-        return not limit.count or self._table.take(row, rate, _now_us(), limit.interval_us, limit.count, 1)
+        if not limit.count:
+            return True
+        is_taken = self._table.take(row, rate, _now_us(), limit.interval_us, limit.count, 1)
+        if is_taken and self._shared is not None and row >= 0:
+            self._shared.note(row, rate)
+        return is_taken
+
+    def share(self, loop: Loop, side: SideThread, fleet: Fleet, timeout_s: float) -> None:
+        """Let the rates hold for all hosts of a fleet together."""
+        if any(rate.count for rate in self._rates.values()):
+            self._shared = FleetRates(loop, side, fleet, self._table, self._rates, timeout_s, _now_us)
 
 
 def make_client_table() -> ClientTable:

@@ -73,7 +73,7 @@ _RESULT = _closed("result", "accepted rejected deferred discarded")
 _CHECK_RESULT = _closed("result", "ok reject defer error timeout")
 _DENIED = "host_limit client_limit rate pregreet dnsbl shed_memory shed_disk shed_queue proxy_header"
 _MARKS = "memory address_space disk queue sessions descriptors lag"
-_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct"
+_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct policy"
 _COMMANDS = (
     "helo ehlo lhlo mail rcpt data bdat rset noop vrfy expn help quit starttls auth xclient etrn other"  # as _parser.VERB_NAMES
 )
@@ -117,6 +117,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("smtpd_policy_checks_total", COUNTER, "Answers of policy checks", (_CHECK, _CHECK_RESULT)),
     Metric("smtpd_policy_check_seconds", HISTOGRAM, "Time to the answer of policy checks", (_CHECK, _CHECK_RESULT), LATENCY),
+    Metric("smtpd_dns_list_errors_total", COUNTER, "Look-ups in DNS lists that failed or gave an error code", (_CHECK,)),
+    Metric("smtpd_redis_away", GAUGE, "Workers for which Redis is away, and who go on with what their host knows"),
     Metric("smtpd_spool_commit_seconds", HISTOGRAM, "Time of a group commit to the disk", (), LATENCY),
     Metric("smtpd_spool_commit_messages", HISTOGRAM, "Mails in one group commit", (), BATCH),
     Metric("smtpd_spool_free_bytes", GAUGE, "Space that the spool can still use", merge=MIN),

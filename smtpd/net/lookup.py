@@ -1,7 +1,7 @@
 """The look-ups themselves, as coroutines for the side thread: MX with addresses of all its hosts, and addresses of one host.
 
-Owns the c-ares channel (by aiodns, imported and made at the first look-up, on the side thread and so after the fork). Without
-aiodns host names still go by the system's resolver; MX doesn't. Nothing is raised for what DNS answers: it is in `Found`.
+Asks by the worker's DnsChannel and keeps nothing. Without aiodns host names still go by the system's resolver; MX doesn't.
+Nothing is raised for what DNS answers: it is in `Found`.
 RFC 5321 5.1, RFC 7505 (null MX), RFC 8020 (NXDOMAIN means nothing below either); a CNAME as MX host is tolerated.
 """
 
@@ -9,13 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from smtpd.net.dns_channel import DnsChannel, NoAnswerError, words_of
 from smtpd.net.hops import MISSING, Found, LookupFailure, NamedHost, find_missing
-
-if TYPE_CHECKING:
-    import aiodns
 
 HOSTS_MAX = 20  # of one domain; a list of hundreds would be a way to keep us busy
 ADDRESSES_MAX = 20  # of one host
@@ -23,35 +20,15 @@ TTL_LEAST_S = 300.0
 TTL_MOST_S = 3600.0
 NEGATIVE_TTL_S = 300.0
 FAILURE_TTL_S = 30.0  # the resolver is not asked for every mail while it fails
-_TRIES = 2
 _TEMPORARY = "4.4.3"
 
 
-class _NoAnswerError(Exception):
-    """A question to which there is no answer: `is_absent` says that the name does not exist (NXDOMAIN), `is_empty` that it has
-    no such records; otherwise DNS failed for now."""
-
-    def __init__(self, text: str, is_absent: bool = False, is_empty: bool = False) -> None:
-        super().__init__(text)
-        self.is_absent = is_absent
-        self.is_empty = is_empty
-
-    @property
-    def is_final(self) -> bool:
-        return self.is_absent or self.is_empty
-
-
 class DnsClient:
-    """`servers` are "address", "IPv4:port" or "[IPv6]:port"; none = the system's. `at_close` takes what closes the channel. Both
-    look-ups run on the side thread."""
+    """`timeout_s` is for all questions of one look-up. Both look-ups run on the side thread."""
 
-    def __init__(
-        self, servers: Sequence[str], timeout_s: float, at_close: Callable[[Callable[[], Awaitable[object]]], object]
-    ) -> None:
-        self._servers = list(servers)
+    def __init__(self, channel: DnsChannel, timeout_s: float) -> None:
+        self._channel = channel
         self._timeout_s = timeout_s
-        self._at_close = at_close
-        self._channel: aiodns.DNSResolver | None = None
 
     async def find_mx(self, domain: str) -> Found:
         """Look up where mail for a domain goes: its MX, or itself if it has none."""
@@ -63,10 +40,10 @@ class DnsClient:
             return _absent("5.1.2", f"{domain} is not a domain")
         try:
             async with asyncio.timeout(self._timeout_s * 0.5):
-                records, ttl_s = await self._query(name, "MX")
+                records, ttl_s = await self._channel.query(name, "MX")
         except TimeoutError:
             return _failed(LookupFailure(False, _TEMPORARY, f"no answer about the MX of {domain}"))
-        except _NoAnswerError as error:
+        except NoAnswerError as error:
             if error.is_absent:
                 return _absent("5.1.2", f"the domain {domain} does not exist")
             if not error.is_empty:
@@ -92,11 +69,11 @@ class DnsClient:
                 infos = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
                 addresses = [str(info[4][0]) for info in infos]
             else:
-                nodes = (await self._open().getaddrinfo(name, type=socket.SOCK_STREAM)).nodes
+                nodes = (await self._channel.open().getaddrinfo(name, type=socket.SOCK_STREAM)).nodes
                 addresses = [_node_address(node) for node in nodes]
                 ttl_s = min((float(node.ttl) for node in nodes), default=TTL_LEAST_S)
         except Exception as error:  # noqa: BLE001 gaierror or aiodns's, which can't be named without aiodns
-            return _failed(LookupFailure(False, "4.4.4", f"host {name}: {_words_of(error)}"))
+            return _failed(LookupFailure(False, "4.4.4", f"host {name}: {words_of(error)}"))
         if not addresses:
             return _failed(LookupFailure(False, "4.4.4", f"host {name} has no address"))
         host = NamedHost(0, name, tuple(dict.fromkeys(addresses))[:ADDRESSES_MAX])
@@ -114,13 +91,13 @@ class DnsClient:
                 task.cancel()  # changes nothing for one that is done
         await asyncio.gather(*tasks, return_exceptions=True)
         found: list[NamedHost] = []
-        failures: list[_NoAnswerError] = []
+        failures: list[NoAnswerError] = []
         for (preference, name), task in zip(hosts, tasks, strict=True):
             if task.cancelled():
-                failures.append(_NoAnswerError(f"no answer about the addresses of {name}"))
+                failures.append(NoAnswerError(f"no answer about the addresses of {name}"))
                 continue
             error = task.exception()
-            if isinstance(error, _NoAnswerError):
+            if isinstance(error, NoAnswerError):
                 failures.append(error)
                 continue
             addresses, address_ttl_s = task.result()
@@ -138,12 +115,12 @@ class DnsClient:
         return _absent("5.4.4", f"no mail host of {domain} has an address", ttl_s)
 
     async def _addresses_of(self, name: str) -> tuple[list[str], float]:
-        results = await asyncio.gather(self._query(name, "AAAA"), self._query(name, "A"), return_exceptions=True)
+        results = await asyncio.gather(self._channel.query(name, "AAAA"), self._channel.query(name, "A"), return_exceptions=True)
         addresses: list[str] = []
         ttl_s = TTL_MOST_S
-        failures: list[_NoAnswerError] = []
+        failures: list[NoAnswerError] = []
         for result in results:
-            if isinstance(result, _NoAnswerError):
+            if isinstance(result, NoAnswerError):
                 failures.append(result)
             elif isinstance(result, BaseException):
                 raise result
@@ -154,50 +131,10 @@ class DnsClient:
             return addresses, ttl_s
         raise next((error for error in failures if not error.is_final), failures[0])
 
-    async def _query(self, name: str, kind: str) -> tuple[list[Any], float]:
-        """Return the records of this kind, CNAMEs on the way followed by the server, and the least TTL of the answer."""
-        from aiodns import error as codes
-
-        try:
-            result = await self._open().query_dns(name, kind)
-        except codes.DNSError as error:
-            number = error.args[0] if error.args else None
-            is_absent = number in (codes.ARES_ENOTFOUND, codes.ARES_EBADNAME)
-            raise _NoAnswerError(_words_of(error), is_absent, is_empty=number == codes.ARES_ENODATA) from None
-        wanted = _record_type(kind)
-        records = [record.data for record in result.answer if record.type == wanted]
-        if not records:
-            raise _NoAnswerError("no such records", is_empty=True)
-        return records, min(float(record.ttl) for record in result.answer)
-
-    def _open(self) -> aiodns.DNSResolver:
-        if self._channel is None:
-            import aiodns
-
-            self._channel = aiodns.DNSResolver(
-                nameservers=self._servers or None, timeout=max(self._timeout_s / 6, 0.05), tries=_TRIES
-            )
-            self._at_close(self._close)
-        return self._channel
-
-    async def _close(self) -> None:
-        if self._channel is not None:
-            await self._channel.close()
-            self._channel = None
-
-
-def _record_type(kind: str) -> int:
-    return {"A": 1, "MX": 15, "AAAA": 28}[kind]
-
 
 def _node_address(node: Any) -> str:
     address = node.addr[0]
     return address.decode("ascii") if isinstance(address, bytes) else str(address)
-
-
-def _words_of(error: BaseException) -> str:
-    words = error.args[1] if len(error.args) > 1 else error
-    return words.decode("ascii", "replace") if isinstance(words, bytes) else str(words)
 
 
 def _ascii_name(domain: str) -> str:

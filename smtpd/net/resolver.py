@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from smtpd.net.dns_channel import DnsChannel, open_channel
 from smtpd.net.hops import Found, Hop, LookupFailure, NamedHost, OwnHost, drop_own, order_hops, parse_literal
 from smtpd.net.lookup import FAILURE_TTL_S, DnsClient
 from smtpd.net.loop import Loop
@@ -37,7 +38,8 @@ class Search:
 
 
 class Resolver:
-    """`own` is this host, for loops. `mx_port` is where hosts found by MX are, 25 but for tests."""
+    """`own` is this host, for loops. `mx_port` is where hosts found by MX are, 25 but for tests. `channel` is shared with others;
+    without one it has its own."""
 
     def __init__(
         self,
@@ -47,11 +49,12 @@ class Resolver:
         own: OwnHost | None = None,
         mx_port: int = _SMTP_PORT,
         cache_max: int = CACHE_MAX,
+        channel: DnsChannel | None = None,
     ) -> None:
         self._loop = loop
         self._side = side
         self._timeout_s = settings.timeout
-        self._client = DnsClient(settings.servers, settings.timeout, side.at_close)
+        self._client = DnsClient(channel or open_channel(settings, side), settings.timeout)
         self._own = OwnHost() if own is None else own
         self._mx_port = mx_port
         self._cache_max = cache_max

@@ -12,12 +12,13 @@ cdef int _GREETED, _CONNECTED, _CLOSED, _PAUSED_NOT, _CLOSE, _QUIT
 cdef class Peer:
     cdef readonly str address
     cdef readonly int port
-    cdef readonly str name
+    cdef public str name
     cdef readonly bint is_balancer
     cdef public bint is_trusted
     cdef public bint may_introduce
     cdef public object introduction
     cdef public Py_ssize_t row
+    cdef public str session_id
 
 
 cdef class Dialogue:
@@ -39,6 +40,7 @@ cdef class Dialogue:
     cdef public object pending
     cdef public object conduct
     cdef public object step
+    cdef public object policy
     cdef public int error_count
     cdef public int junk_count
     cdef public int mail_count

@@ -22,6 +22,7 @@ from smtpd.proto.transaction import Transaction
 
 if TYPE_CHECKING:
     from smtpd.proto.conduct import Conduct, Step
+    from smtpd.proto.policy import SessionPolicy
     from smtpd.proto.xclient import Introduction
 
 END_OF_DATA = 100
@@ -40,7 +41,7 @@ class Peer:
     has told, and belongs to who is introduced.
     """
 
-    __slots__ = ("address", "introduction", "is_balancer", "is_trusted", "may_introduce", "name", "port", "row")
+    __slots__ = ("address", "introduction", "is_balancer", "is_trusted", "may_introduce", "name", "port", "row", "session_id")
 
     def __init__(self, address: str, port: int = 0, name: str = "unknown", *, is_balancer: bool = False) -> None:
         self.address = address
@@ -51,6 +52,7 @@ class Peer:
         self.may_introduce = False
         self.introduction: Introduction | None = None
         self.row = -1
+        self.session_id = ""  # given when something needs it
 
     @property
     def label(self) -> str:
@@ -80,6 +82,7 @@ class Dialogue:
         "paused",
         "peer",
         "pending",
+        "policy",
         "rules",
         "state",
         "step",
@@ -108,16 +111,17 @@ class Dialogue:
         self.more_output: list[bytes] = []
         self.events: list[Event] = []
         self.token = 0
-        self.pending: Recipient | tuple[str, int] | None = None
+        self.pending: Recipient | tuple[str, int] | tuple[str, int, bytes] | None = None
         self.conduct: Conduct | None = None  # set by the driver before `start`
         self.step: Step | None = None  # of the conduct, for the last command
+        self.policy: SessionPolicy | None = None  # set by the driver before `start`
         self.error_count = 0
         self.junk_count = 0
         self.mail_count = 0
 
     @property
     def is_between_transactions(self) -> bool:
-        return self.state <= _GREETED and not self.paused
+        return (self.state <= _GREETED or self.state == states.REFUSED) and not self.paused
 
     def put(self, wire: bytes) -> None:
         """Queue octets for the peer; `Session.take_output` hands them out."""
@@ -190,7 +194,9 @@ class Dialogue:
         self.events.append(Event(ev.VIOLATION, kind))
 
     def reject(self, stage: str, reply: Reply, reason: str, recipient: bytes | None = None) -> Reply:
-        """Tell the driver of a refusal with what the transaction is so far; return the reply."""
+        """Tell the driver of a refusal with what the transaction is so far; return the reply as it is to be said."""
+        if self.rules.footer is not None and reply is not _SPOOL_FAILED and reply is not _SPOOL_FULL and reply is not _QUEUE_FULL:
+            reply = self.rules.footer.put_behind(reply, self.peer)
         transaction = self.transaction
         sender, count, size_bytes = None, 0, 0
         if transaction is not None:
@@ -209,6 +215,8 @@ class Dialogue:
     def reset(self) -> None:
         """Leave the transaction; a new MAIL makes a new one."""
         self.drop_body()
+        if self.policy is not None:
+            self.policy.end_transaction()
         self.transaction = None
         if self.state != _CONNECTED:
             self.state = _GREETED

@@ -15,7 +15,7 @@ from smtpd.settings import LimitsSettings
 from smtpd.settings.tls import OFF, REQUIRED, STARTTLS
 
 if TYPE_CHECKING:
-    from smtpd.proto.dialogue import Dialogue
+    from smtpd.proto.dialogue import Dialogue, Peer
 
 KEYWORDS = (
     "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN", "STARTTLS",
@@ -29,6 +29,12 @@ class Checks(Protocol):
     def at_mail(self, session: Dialogue) -> Verdict | None: ...
 
     def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None: ...
+
+
+class Footer(Protocol):
+    """Words behind each refusal."""
+
+    def put_behind(self, reply: Reply, peer: Peer) -> Reply: ...
 
 
 class NoChecks:
@@ -63,7 +69,9 @@ class Rules:
         is_hello_optional: bool = False,
         greeting: bytes = b"",
         tls: str = OFF,
+        footer: Footer | None = None,
     ) -> None:
+        self.footer = footer
         self.hostname = hostname.encode("ascii")
         self.listener = listener
         self.checks = checks

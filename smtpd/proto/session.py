@@ -18,10 +18,11 @@ from smtpd.mail.tls_facts import TlsFacts
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_rcpt
+from smtpd.proto.commands import HANDLERS, judge_helo, judge_mail, judge_rcpt, on_mail, on_rcpt
 from smtpd.proto.conduct import STAGES, Conduct, hold, judge_step, maybe_cut, meet, take_step
-from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
+from smtpd.proto.content import begin_chunk, finish_body, judge_content, on_data, settle_content, start_data, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
+from smtpd.proto.policy import SessionPolicy, judge_session, refuse_connection
 from smtpd.proto.rules import Rules
 from smtpd.proto.states import (
     PAUSED_BODY,
@@ -30,6 +31,7 @@ from smtpd.proto.states import (
     PAUSED_HOLD,
     PAUSED_MAIL,
     PAUSED_NOT,
+    PAUSED_POLICY,
     PAUSED_STEP,
     PAUSED_TLS,
 )
@@ -72,11 +74,22 @@ class Session(Dialogue):
     def start(self) -> None:
         """Greet, unless the conduct has other ideas."""
         if self.conduct is None:
-            self._greet(p.VERB_NONE)
+            if self.policy is None:
+                self._greet(p.VERB_NONE)
+            else:
+                self._ask_at_connect(p.VERB_NONE)
             return
         self._meet_client(p.VERB_NONE)
 
-    def begin_client(self, token: int, peer: Peer, rules: Rules, conduct: Conduct | None, refusal: Reply | None) -> None:
+    def begin_client(
+        self,
+        token: int,
+        peer: Peer,
+        rules: Rules,
+        conduct: Conduct | None,
+        refusal: Reply | None,
+        policy: SessionPolicy | None = None,
+    ) -> None:
         """Answer XCLIENT: the session of `peer` begins, as after connect but for TLS, or ends by `refusal`."""
         if token != self.token or self.paused != PAUSED_CLIENT:
             return
@@ -84,6 +97,7 @@ class Session(Dialogue):
         self.peer = peer
         self.rules = rules
         self.conduct = conduct
+        self.policy = policy
         self.step = None
         if refusal is not None:
             self.answer(p.VERB_XCLIENT, refusal)
@@ -93,10 +107,12 @@ class Session(Dialogue):
         self.helo = b""
         self.is_extended = False
         self.error_count = self.junk_count = self.mail_count = 0
-        if conduct is None:
-            self._greet(p.VERB_XCLIENT)
-        else:
+        if conduct is not None:
             self._meet_client(p.VERB_XCLIENT)
+        elif policy is not None:
+            self._ask_at_connect(p.VERB_XCLIENT)
+        else:
+            self._greet(p.VERB_XCLIENT)
 
     def _meet_client(self, verb: int) -> None:
         if not meet(self, ev.STAGE_CONNECT, verb, b""):
@@ -122,8 +138,17 @@ class Session(Dialogue):
             self.is_extended = False
             self.reset()
             self.state = states.CONNECTED
+            if self.policy is not None:
+                self.policy.begin_anew(self)
         if self.is_draining and self.is_between_transactions:
             self.abort(replies.SHUTTING_DOWN, "shutdown")
+
+    def _ask_at_connect(self, verb: int) -> None:
+        refusal = judge_session(self, ev.STAGE_CONNECT, verb)
+        if refusal is not None:
+            refuse_connection(self, refusal, verb)
+        elif not self.paused:
+            self._greet(verb)
 
     def _greet(self, verb: int) -> None:
         """`verb` is what has begun the session: XCLIENT, or none."""
@@ -172,6 +197,10 @@ class Session(Dialogue):
         self.paused = _PAUSED_NOT
         pending = self.pending
         self.pending = None
+        if what == PAUSED_POLICY:
+            assert isinstance(pending, tuple) and verdict is not None
+            self._resume_policy(*pending, verdict)  # type: ignore[call-arg]
+            return
         if what >= _PAUSED_STEP:
             self._resume_step(what, pending, verdict)
             return
@@ -210,6 +239,10 @@ class Session(Dialogue):
         if verb == _BDAT:
             if self.conduct is not None and self.state == _RCPT_STATE:
                 self._conduct_command(verb, reader)
+            elif self.policy is not None and self.state == _RCPT_STATE:
+                refused = judge_session(self, ev.STAGE_DATA, verb)
+                if not self.paused:
+                    self.answer(verb, begin_chunk(self, reader.argument, refused))
             else:
                 self.answer(verb, begin_chunk(self, reader.argument, None))
             return
@@ -274,6 +307,29 @@ class Session(Dialogue):
             hold(self)
         else:
             self._follow_step(verb, self._reader)
+
+    def _resume_policy(self, stage: str, verb: int, previous_helo: bytes, verdict: Verdict) -> None:
+        """The verdict that a stage has waited for; the command is still the reader's last one."""
+        if stage == ev.STAGE_HELO:
+            self.answer(verb, judge_helo(self, verdict, verb, previous_helo))
+            return
+        transaction = self.transaction
+        if stage == ev.STAGE_BODY:
+            assert transaction is not None
+            judge_content(self, transaction, verdict)
+            settle_content(self, transaction)
+            return
+        refusal = None if verdict.reply is None else self.reject(stage, verdict.reply, verdict.reason)
+        if stage == ev.STAGE_CONNECT:
+            if refusal is not None:
+                refuse_connection(self, refusal, verb)
+            else:
+                self._greet(verb)
+        elif verb == _BDAT:
+            self.answer(verb, begin_chunk(self, self._reader.argument, refusal))
+        else:
+            assert transaction is not None
+            self.answer(verb, refusal or start_data(self, transaction))
 
     def _check_octets(self, flags: int) -> Reply | None:
         """Report and refuse a line by what it is made of."""

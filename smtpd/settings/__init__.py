@@ -14,6 +14,7 @@ from smtpd.settings.gateway import (
     SpoolSettings,
 )
 from smtpd.settings.overload import OverloadSettings
+from smtpd.settings.redis import RedisSettings
 from smtpd.settings.tls import CertificateSettings, TlsSettings
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "MetricsSettings",
     "OverloadSettings",
     "PolicySettings",
+    "RedisSettings",
     "RouteSettings",
     "Settings",
     "SpoolSettings",

@@ -235,7 +235,7 @@ class DeliverySettings(Section, frozen=True, kw_only=True):
 
 
 class DnsSettings(Section, frozen=True, kw_only=True):
-    """How the names of next hops are looked up; "mx:" needs the package aiodns, the extra `dns` (`make build` installs it)."""
+    """How names are looked up; "mx:" and checks need the package aiodns, the extra `dns` (`make build` installs it)."""
 
     servers: Annotated[
         list[str],
@@ -249,3 +249,15 @@ class DnsSettings(Section, frozen=True, kw_only=True):
     timeout: Annotated[float, Key("How long all look-ups for one next hop may take", kind="duration", least=0.1, most=300.0)] = (
         10.0
     )
+    client_names: Annotated[
+        bool,
+        Key("Look up the names of clients for log and Received; no greeting waits for it, and only names that lead back count"),
+    ] = False
+    check_timeout: Annotated[float, Key("How long one question of a check may take", kind="duration", least=0.05, most=60.0)] = (
+        5.0
+    )
+    check_queries: Annotated[int, Key("Questions of checks that one worker has under way at once", least=1, most=100_000)] = 500
+    cache_answers: Annotated[int, Key("Answers that each worker keeps for its checks", least=1, most=10_000_000)] = 50_000
+    negative_ttl: Annotated[
+        float, Key("How long it is kept that a name or its records don't exist", kind="duration", least=0.0, most=DAY_S)
+    ] = 300.0

@@ -12,6 +12,8 @@ import msgspec
 from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.key import Key
 from smtpd.settings.overload import OverloadSettings
+from smtpd.settings.policy import CheckSettings, OverrideSettings
+from smtpd.settings.redis import RedisSettings
 from smtpd.settings.section import DAY_S, TIB, Section
 from smtpd.settings.tls import CLIENT_CERTIFICATES, TLS_MODES, TlsSettings
 
@@ -246,6 +248,17 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     trusted: Annotated[
         list[str], Key("Networks whose clients the limits for one client don't hold for, on any listener", kind="network")
     ] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
+    footer: Annotated[
+        str,
+        Key(
+            "Put behind each refusal, with {session} {client} {hostname} {time} filled in; a line break begins a line of its own",
+            kind="footer",
+            empty="nothing",
+            example='"; contact postmaster@example.org, session {session}"',
+        ),
+    ] = ""
+    check: list[CheckSettings] = []
+    override: list[OverrideSettings] = []
 
 
 class SpoolSettings(Section, frozen=True, kw_only=True):
@@ -363,5 +376,6 @@ class Settings(Section, frozen=True, kw_only=True):
     bounce: BounceSettings = BounceSettings()
     delivery: DeliverySettings = DeliverySettings()
     dns: DnsSettings = DnsSettings()
+    redis: RedisSettings = RedisSettings()
     metrics: MetricsSettings = MetricsSettings()
     log: LogSettings = LogSettings()

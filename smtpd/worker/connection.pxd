@@ -29,6 +29,9 @@ cdef class PendingMail:
     cdef public double started_at
     cdef public int token
     cdef public bint is_abandoned
+    cdef public bytes trace
+    cdef public object drafting
+    cdef public str held_for
 
     cpdef on_committed(self, item, error)
 
@@ -37,13 +40,17 @@ cdef class Connection(StreamOwner):
     cdef readonly Service service
     cdef readonly Session session
     cdef readonly Stream stream
-    cdef readonly str client
+    cdef public str client
     cdef public object tap
     cdef PairCounts _counts
     cdef PendingMail _mail
     cdef PendingMail _committing
     cdef bytes _head
     cdef str _ended
+    cdef str _mail_id
+    cdef object _inspection
+    cdef double _asked_at
+    cdef int _asked_token
     cdef bint _is_deep
     cdef bint _is_reset
     cdef bytes _comments
@@ -73,7 +80,7 @@ cdef class Connection(StreamOwner):
     @cython.locals(session=Session, events=list, event=Event, kind=int)
     cpdef _handle_events(self)
 
-    @cython.locals(service=Service, now_s=double)
+    @cython.locals(service=Service, now_s=double, mail=PendingMail, trace=bytes)
     cpdef _begin_body(self, Transaction transaction)
 
     @cython.locals(mail=PendingMail)

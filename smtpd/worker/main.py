@@ -29,11 +29,14 @@ from smtpd.limits.clients import ClientLimits, Networks
 from smtpd.log.maillog import MailLog
 from smtpd.mail.reply import Reply
 from smtpd.metrics.slab import LOOP, SHARD
+from smtpd.net.dns_records import records_of
 from smtpd.net.files import FilesThread
+from smtpd.net.fleet import fleet_of
 from smtpd.net.hops import OwnHost
 from smtpd.net.loop import Loop
 from smtpd.net.resolver import Resolver
 from smtpd.net.side import SideThread
+from smtpd.policy.check import CheckHost
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
@@ -48,8 +51,10 @@ from smtpd.worker.connection import Connection
 from smtpd.worker.descriptors import Descriptors, is_shortage
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
+from smtpd.worker.naming import ClientNames
 from smtpd.worker.overload import Overload
 from smtpd.worker.parts import Host, WorkerParts
+from smtpd.worker.policing import Policing
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -121,8 +126,10 @@ class Worker:
         self._transcripts = Transcripts(self._tap_open_sessions)
         router = Router(settings.route, settings.bounce)
         self._side = SideThread(self._loop)
+        self._dns = records_of(self._side, settings.dns)
+        resolver = Resolver(self._loop, self._side, settings.dns, _own_host(boot), channel=self._dns.channel)
         relay = RelayHost(
-            self._loop, self._files, Resolver(self._loop, self._side, settings.dns, _own_host(boot)), boot.hops, boot.bank,
+            self._loop, self._files, resolver, boot.hops, boot.bank,
             settings.hostname, self._warn_of_next_hop, self._transcripts.for_next_hop,
         )  # fmt: skip
         self._scheduler = Scheduler(
@@ -130,6 +137,7 @@ class Worker:
         )
         self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
         self._load_routes()
+        self._policing = self._police()
         self._control = ControlServer(
             self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
@@ -174,11 +182,25 @@ class Worker:
 
         return SpoolObservers(commit=on_commit, space=on_space)
 
+    def _police(self) -> Policing:
+        """The checks; sessions are asked about as they come."""
+        boot, settings = self._boot, self._settings
+
+        def host_for(name: str) -> CheckHost:
+            return CheckHost(name, self._loop, self._side, self._files, self._log, self._cells, boot.cells, settings, boot.slot)
+
+        is_logging = settings.log.level == "info" and settings.log.destination != "none"
+        return Policing(settings, self._loop, self._side, self._log, host_for, self._spool.keeps_mail, is_logging)
+
     def _make_acceptors(self, router: Router) -> list[Acceptor]:
         boot, settings = self._boot, self._settings
         dates = DateText()
+        names = ClientNames(self._side, self._dns, settings.dns.check_timeout) if settings.dns.client_names else None
         is_logging = settings.log.level == "info" and settings.log.destination != "none"
         limits = ClientLimits(boot.clients, boot.bank, settings.limits)
+        fleet = fleet_of(settings.redis, self._side, self._loop, self._log, self._cells, boot.cells)
+        if fleet is not None:
+            limits.share(self._loop, self._side, fleet, settings.redis.timeout)
         acceptors = []
         spool = with_copies(self._spool, router)
         for listener in boot.listeners:
@@ -187,39 +209,42 @@ class Worker:
                 settings, listener.settings, listener.name, router.has_route, self._overload.refuses_mail, limits,
                 is_queue_full=self._queue_check(router, account),
                 suppressed=self._parts.suppressed, greeting=self._parts.greeting,
-                is_hello_optional=self._parts.is_hello_optional,
+                is_hello_optional=self._parts.is_hello_optional, footer=self._policing.footer,
             )  # fmt: skip
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
                 stress_timeout=settings.overload.stress_timeout, has_mail_deadline=listener.settings.mail_deadline,
-                tls=listener.tls,
+                tls=listener.tls, policy_for=self._policing.policy_for(listener.name), files=self._files,
             )  # fmt: skip
             self._overload.govern(service, rulebook)
             front = Front(
-                self._loop, account, limits, self._lingering, self._overload, self._beginner(service),
+                self._loop, account, limits, self._lingering, self._overload, self._beginner(service, names),
                 proxies=Networks(listener.settings.proxy_protocol),
                 trusted=Networks(settings.policy.trusted + listener.settings.exempt),
                 introducers=Networks(listener.settings.xclient),
                 on_turned_away=None if self._parts.gate is None else self._parts.gate.give_back,
                 is_implicit=listener.settings.tls == IMPLICIT,
             )  # fmt: skip
-            service.introduce = _introducer(front, self._transcripts)
+            service.introduce = _introducer(front, self._transcripts, names)
             self._fronts.append(front)
             acceptors.append(Acceptor(self._loop, listener, front.accepted, self._descriptors, self._parts.gate))
         return acceptors
 
-    def _beginner(self, service: Service) -> Callable[[int, Peer], None]:
+    def _beginner(self, service: Service, names: ClientNames | None) -> Callable[[int, Peer], None]:
         """What becomes of a descriptor whose client is let in."""
         transcripts, tap_for = self._transcripts, self._parts.tap_for
 
         def begin(fd: int, peer: Peer) -> None:
+            is_named = names is None or not peer.address or names.recall(peer)
             connection = Connection(service, fd, peer)
             if transcripts.watches:
                 connection.tap = transcripts.for_client(peer.address)
             elif tap_for is not None:
                 connection.tap = tap_for(peer)
             connection.start()
+            if names is not None and not is_named:
+                names.find(connection, peer)
             if self._is_draining:  # its PROXY header was late
                 connection.drain()
 
@@ -291,6 +316,7 @@ class Worker:
         _tell(self._boot.channel, {"is": "ready"})
         loop.run()
         self._lingering.close()
+        self._policing.close()
         self._files.close()
         self._side.close(1.0)
         self._log.close(5.0)
@@ -433,14 +459,19 @@ def _nothing() -> None:
     """Signals that are the master's business."""
 
 
-def _introducer(front: Front, transcripts: Transcripts) -> Callable[[Connection, Peer], Reply | None]:
+def _introducer(front: Front, transcripts: Transcripts, names: ClientNames | None) -> Callable[[Connection, Peer], Reply | None]:
     """What becomes of a connection whose front end names another client."""
 
     def introduce(connection: Connection, peer: Peer) -> Reply | None:
+        facts = peer.introduction
+        is_asked = names is not None and bool(peer.address) and facts is not None and not facts.is_named
         if transcripts.watches:
             if connection.tap is not None:
                 connection.tap.closed()
             connection.tap = transcripts.for_client(peer.address, is_begun=True)
-        return front.introduce(connection.session.peer, peer)
+        refusal = front.introduce(connection.session.peer, peer)
+        if is_asked and refusal is None and names is not None and not names.recall(peer):
+            names.find(connection, peer)
+        return refusal
 
     return introduce

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from smtpd.limits.checks import QueueChecks, RateChecks, UnknownClientChecks
 from smtpd.limits.clients import ClientLimits
 from smtpd.mail.envelope import Recipient
+from smtpd.policy.footer import Footer
 from smtpd.policy.relay import RelayChecks
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Checks, NoChecks, Rules
@@ -42,7 +43,9 @@ class Rulebook:
         suppressed: frozenset[str] = frozenset(),
         greeting: bytes = b"",
         is_hello_optional: bool = False,
+        footer: Footer | None = None,
     ) -> None:
+        self._footer = footer
         self._settings = settings
         self._listener = listener
         self._suppressed = suppressed
@@ -108,6 +111,7 @@ class Rulebook:
                 postmaster=_postmaster(settings),
                 is_hello_optional=self._is_hello_optional,
                 tls=listener.tls,
+                footer=self._footer,
             )
             made.allow_errors(self._hard_errors)
         return self._made[key]

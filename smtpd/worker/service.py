@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from smtpd.mail.reply import Reply
+from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.net.tls.server import ServerTls
 from smtpd.proto.dialogue import Peer
@@ -17,6 +18,7 @@ from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 
 if TYPE_CHECKING:
+    from smtpd.policy.inspection import Inspection
     from smtpd.proto.conduct import Conduct
     from smtpd.worker.connection import Connection
 
@@ -29,7 +31,8 @@ def _nobody_counts(row: int) -> None:
 
 
 class Service:
-    """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session;
+    """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session,
+    `policy_for(peer, connection)` the checks that it meets;
     `on_accepted(item)` gets each mail in custody, `left(row)` is told of each client that goes.
     `introduce(connection, peer)` counts a connection for the client that XCLIENT names, and returns what refuses it."""
 
@@ -43,6 +46,7 @@ class Service:
         "connections",
         "data_timeout",
         "dates",
+        "files",
         "hostname",
         "introduce",
         "keeps_mail",
@@ -52,6 +56,7 @@ class Service:
         "mail_deadline",
         "minimum_data_rate",
         "on_accepted",
+        "policy_for",
         "rules_for",
         "spool",
         "timer_period_s",
@@ -76,7 +81,10 @@ class Service:
         stress_timeout: float = 10.0,
         has_mail_deadline: bool = False,
         tls: ServerTls | None = None,
+        policy_for: Callable[[Peer, Connection], Inspection | None] | None = None,
+        files: FilesThread | None = None,
     ) -> None:
+        self.files = files
         self.loop = loop
         self.limits = limits
         self.spool = spool
@@ -85,6 +93,7 @@ class Service:
         self.rules_for = rules_for
         self.conduct_for = conduct_for
         self.introduce = introduce
+        self.policy_for = policy_for
         self.on_accepted = on_accepted
         self.hostname = hostname.encode("ascii")
         self.dates = dates

@@ -48,7 +48,7 @@ bare_newline_networks = { "10.0.0.0/8" = "no" }
 postmaster = "postmaster"
 trusted = "127.0.0.1"
 recipients = "text:/etc/smtpd/recipients"
-check = []
+check = [{ name = "acess" }, { name = "access", rule = [], on_error = "fail" }]
 [spool]
 engine = "jetstream"
 path = ["x"]
@@ -77,7 +77,7 @@ destination = "sderr"
 syslog_name = "a b"
 level = "debug"
 [redis]
-url = ""
+url = "http://:secret@192.0.2.9"
 [smtp]
 """
 
@@ -121,7 +121,9 @@ SAID = [
     (35, "policy.postmaster", '"postmaster" is not a mailbox such as "postmaster@example.org"'),
     (36, "policy.trusted", 'expected a list in [brackets], not the text "127.0.0.1"'),
     (37, "policy.recipients", "not supported by this version"),
-    (38, "policy.check", "not supported by this version"),
+    (38, "policy.check.name", '"acess": there is no such check (did you mean "access"?)'),
+    (38, "policy.check.rule", 'unknown key (did you mean "rules"?)'),
+    (38, "policy.check.on_error", '"fail" is not one of tempfail, accept, reject (did you mean "tempfail"?)'),
     (40, "spool.engine", '"jetstream" is not supported by this version'),
     (41, "spool.path", "expected a text in quotes, not a list"),
     (42, "spool.jetstream", "not supported by this version"),
@@ -143,7 +145,11 @@ SAID = [
     ),
     (64, "log.syslog_name", '"a b" is not a program name: 1 to 32 of letters, digits and "-_./"'),
     (65, "log.level", '"debug" is not one of info, warning'),
-    (66, "redis", "not supported by this version"),
+    (
+        67,
+        "redis.url",
+        'expected a URL such as "redis://192.0.2.9:6379/0", "rediss://..." or "unix:///run/redis.sock"',
+    ),
     (68, "smtp", "unknown key"),
 ]
 

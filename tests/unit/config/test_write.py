@@ -40,6 +40,32 @@ def test_the_examples(path: pathlib.Path, tmp_path: pathlib.Path) -> None:
     assert reloaded(wanted, tmp_path) == wanted
 
 
+def test_tables_within_a_check(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "checks.toml"
+    path.write_text(
+        """
+[[listener]]
+address = "127.0.0.1:0"
+[[policy.check]]
+name = "dnsbl"
+[[policy.check.lists]]
+zone = "a.example.net"
+weight = -2
+[[policy.check.lists]]
+zone = "b.example.net"
+codes = ["127.0.0.[2..11]"]
+[[policy.check]]
+name = "sender_domain"
+[[route]]
+domains = ["*"]
+transport = "discard"
+"""
+    )
+    wanted = load_settings(str(path))
+    assert [entry.zone for entry in wanted.policy.check[0].own.lists] == ["a.example.net", "b.example.net"]
+    assert reloaded(wanted, tmp_path) == wanted
+
+
 def test_units_are_written() -> None:
     text = settings_toml(embedded_default())
     assert 'message_size = "50 MiB"' in text

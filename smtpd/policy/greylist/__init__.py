@@ -1,0 +1,1 @@
+"""Greylisting: the check, the store in SQLite that workers share, and the same in Redis for a fleet."""
