@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from inspected import Inspected, Scripted, SlowScripted, pausing
@@ -139,6 +140,7 @@ class Expected:
         return [*codes, body or 250, 221], int(not body)
 
 
+@pytest.mark.timeout(0)  # of one test: 20,000 combinations take longer than any other
 @given(st.lists(plans(), max_size=4), st.booleans(), st.data())
 def test_each_command_gets_one_reply_and_no_refusal_is_lost(checks: list[Plan], by_bdat: bool, data: st.DataObject) -> None:
     run = Inspected([(plan.check(), plan.on_error, plan.is_dry) for plan in checks])
