@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
-from smtpd.settings.endpoint import parse_endpoint
+from smtpd.settings.endpoint import parse_endpoint, parse_filter_address
 from smtpd.settings.rate import parse_rate
 
 _NAME_CHARACTERS = 128
@@ -25,6 +25,11 @@ def check_text(kind: str, text: str) -> str:
 
 def _address(text: str) -> str:
     parse_endpoint(text)
+    return text
+
+
+def _filter_address(text: str) -> str:
+    parse_filter_address(text)
     return text
 
 
@@ -208,6 +213,7 @@ def _log_destination(text: str) -> str:
 _CHECKS: dict[str, Callable[[str], str]] = {
     "": str,
     "address": _address,
+    "filter_address": _filter_address,
     "dns_server": _dns_server,
     "domain": _domain,
     "hostname": _hostname,

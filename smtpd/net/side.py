@@ -88,6 +88,12 @@ class SideThread:
         self._hand_over(self._begin, question)
         return question
 
+    def call(self, fn: Callable[[], object]) -> None:
+        """Have `fn()` called on the side thread, behind what was handed over before; nothing when it does not run. What `fn`
+        raises goes to the handler of its loop: it has nobody else to tell."""
+        if self._thread is not None and self._thread.is_alive() and self._aio is not None and not self._is_closed:
+            self._aio.call_soon_threadsafe(fn)
+
     def at_close(self, closer: Callable[[], Awaitable[object]]) -> None:
         """Have `closer()` awaited on the side thread when it ends; from a coroutine on it."""
         self._closers.append(closer)
