@@ -1,15 +1,15 @@
 """The actions of access(5) that a policy service may answer, and what they mean here.
 
 Owns the reading of the action line: raises PolicyWireError for words that are no action, replies that are none, and more than one
-line. What concerns the whole mail (PREPEND, REDIRECT, BCC, HOLD, DISCARD) is kept until the mail is whole.
+line.
 """
 
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from smtpd.mail import changes as c
-from smtpd.mail.envelope import Recipient
 from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import END_STAGE, Verdict
 from smtpd.policy.delegation.wire import PolicyWireError
@@ -21,7 +21,14 @@ REASON = "policy_service"
 _CODE = re.compile(rb"[45][0-9][0-9]")
 _STATUS = re.compile(rb"[245]\.[0-9]{1,3}\.[0-9]{1,3}(?: |$)")
 _HEADER = re.compile(rb"([!-9;-~]+)[ \t]*:[ \t]*(.+)")
-_MAX_KEPT = 200
+
+
+class Redirect(NamedTuple):
+    """The mail goes to this mailbox alone, whatever recipients it gets."""
+
+    mailbox: bytes
+
+
 # OK is Postfix's permit: the checks behind this one are not asked at this stage.
 _PERMIT = Verdict(ending=END_STAGE)
 # `action` and its default text; DEFER_IF_PERMIT can't wait for what later checks say, so it defers at once.
@@ -35,53 +42,27 @@ _REFUSALS = {
 _NOTED = frozenset((b"WARN", b"INFO", b"FILTER", b"DELAY", b"DEFER_IF_REJECT"))
 
 
-class Kept:
-    """What answers for one transaction have asked to be done with the mail, in order."""
-
-    __slots__ = ("bcc", "discard", "headers", "hold", "redirect")
-
-    def __init__(self) -> None:
-        self.headers: list[tuple[bytes, bytes]] = []
-        self.bcc: list[bytes] = []
-        self.redirect: bytes | None = None
-        self.hold: str | None = None
-        self.discard: str | None = None
-
-    def changes(self, recipients: tuple[Recipient, ...]) -> tuple[c.Change, ...]:
-        """Return what has to be done with a mail for these recipients."""
-        if self.discard is not None:
-            return (c.Discard(self.discard),)
-        made: list[c.Change] = []
-        # above our Received, and in the order in which they were asked for
-        made += [c.InsertHeader(0, name, value) for name, value in reversed(self.headers)]
-        if self.redirect is not None:
-            made.append(c.AddRecipient(self.redirect))
-            made += [c.RemoveRecipient(recipient.path) for recipient in recipients if recipient.path != self.redirect]
-        made += [c.AddRecipient(mailbox) for mailbox in self.bcc]
-        made += [] if self.hold is None else [c.Hold(self.hold)]
-        return tuple(made)
-
-
-def carry_out(action: bytes, kept: Kept) -> Verdict | None:
-    """Return the verdict of an action, None for no objection, having noted in `kept` what is for later; PolicyWireError."""
+def carry_out(action: bytes) -> Verdict | Redirect | None:
+    """Return what an action comes to, None for no objection; raises PolicyWireError."""
     if any(octet < 32 and octet != 9 for octet in action):
         raise PolicyWireError("control octets in an action")
     word, _, text = action.partition(b" ")
     text = text.strip()
     name = word.upper()
     try:
-        if name in (b"DUNNO", b""):
+        if name == b"DUNNO":
             return None
         if name in (b"OK", b"RELAY") or (word.isdigit() and len(word) != 3):
             return _PERMIT
         if name in _REFUSALS or _CODE.fullmatch(word):
             return _refusal(name, text)
         if name in _NOTED:
-            return Verdict(note=f"{name.decode()} {clean_reason(text)}")
-        _keep(name, text, kept)
+            return Verdict(note=f"{name.decode()} {clean_reason(text)}" if text else name.decode())
+        if name == b"REDIRECT":
+            return Redirect(read_mailbox(text))
+        return Verdict(changes=(_change(name, text),))
     except WireError as error:
         raise PolicyWireError(str(error)) from None
-    return None
 
 
 def _refusal(name: bytes, text: bytes) -> Verdict:
@@ -99,22 +80,16 @@ def _refusal(name: bytes, text: bytes) -> Verdict:
     return Verdict(Reply(reply, closes=code == b"421"), REASON)
 
 
-def _keep(name: bytes, text: bytes, kept: Kept) -> None:
-    if len(kept.headers) + len(kept.bcc) >= _MAX_KEPT:
-        raise PolicyWireError(f"more than {_MAX_KEPT} header fields and recipients for one mail")
+def _change(name: bytes, text: bytes) -> c.Change:
     if name == b"PREPEND":
         match = _HEADER.fullmatch(text)
         if match is None:
             raise PolicyWireError("PREPEND without a header field")
-        # Answers for several recipients say the same of the client and the sender; Postfix adds it as often.
-        kept.headers.append((match[1], fold_value(match[2])))
-    elif name == b"HOLD":
-        kept.hold = clean_reason(text) if text else "held by the policy service"
-    elif name == b"DISCARD":
-        kept.discard = clean_reason(text) if text else REASON
-    elif name == b"REDIRECT":
-        kept.redirect = read_mailbox(text)
-    elif name == b"BCC":
-        kept.bcc.append(read_mailbox(text))
-    else:
-        raise PolicyWireError("a word that is no action")
+        return c.InsertHeader(0, match[1], fold_value(match[2]))  # above our Received, as Postfix has it
+    if name == b"HOLD":
+        return c.Hold(clean_reason(text) if text else "held by the policy service")
+    if name == b"DISCARD":
+        return c.Discard(clean_reason(text) if text else REASON)
+    if name == b"BCC":
+        return c.AddRecipient(read_mailbox(text))
+    raise PolicyWireError("a word that is no action")

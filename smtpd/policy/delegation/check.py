@@ -1,7 +1,7 @@
 """The check "policy_service": a service asked in Postfix's policy delegation protocol at the stages of `at`.
 
-Owns what answers within a transaction have asked to be done with the mail, which is carried out when it is whole, and the
-`instance` that names the transaction to the service. Raises what `client` and `action` raise, which becomes `on_error`.
+Owns the `instance` that names a transaction to the service, and a REDIRECT until all recipients are known. Raises what `client`
+and `action` raise, which becomes `on_error`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from typing import Annotated, Any
 
 import msgspec
 
+from smtpd.mail import changes as c
 from smtpd.mail.verdict import Verdict
 from smtpd.policy import check
 from smtpd.policy.check import Check, CheckHost, Question
-from smtpd.policy.delegation.action import Kept, carry_out
+from smtpd.policy.delegation.action import REASON, Redirect, carry_out
 from smtpd.policy.delegation.client import PolicyClient
 from smtpd.policy.delegation.wire import make_request
+from smtpd.policy.milter.changes import clean_reason
 from smtpd.policy.milter.facts import key_bits
 from smtpd.settings.endpoint import parse_endpoint, parse_filter_address
 from smtpd.settings.key import Key
@@ -44,32 +46,33 @@ class PolicyServiceSettings(Section, frozen=True, kw_only=True):
         msgspec.field(default_factory=lambda: ["rcpt"])
     )
     connect_timeout: Annotated[float, Key("Longest time to connect", kind="duration", least=0.001, most=540.0)] = 30.0
-    answer_timeout: Annotated[float, Key("Longest time for an answer", kind="duration", least=0.001, most=540.0)] = 60.0
     policy_context: Annotated[str, Key("Attribute policy_context, to tell checks that use one service apart", kind="line")] = ""
     keep_connections: Annotated[bool, Key("Ask several questions on one connection, one after another")] = True
 
 
 class _Memory:
-    __slots__ = ("instance", "kept")
+    """Of a transaction: what names it to the service, and where all of it goes if the service said so."""
+
+    __slots__ = ("instance", "redirect")
 
     def __init__(self, instance: bytes) -> None:
         self.instance = instance
-        self.kept = Kept()
+        self.redirect: bytes | None = None
 
 
 class PolicyServiceCheck(Check):
     """See the module."""
 
     Settings = PolicyServiceSettings
+    reason = REASON
+    timeout_s = 100.0
 
     def __init__(self, settings: PolicyServiceSettings, host: CheckHost) -> None:
         super().__init__(settings, host)
-        self.stages = tuple(stage for stage in check.STAGES if stage in settings.at or stage == check.BODY)
+        # at data all recipients are known, whom a REDIRECT takes off
+        self.stages = tuple(stage for stage in check.STAGES if stage in settings.at or stage == check.DATA)
         self._client = PolicyClient(
-            parse_filter_address(settings.address),
-            connect_s=settings.connect_timeout,
-            answer_s=settings.answer_timeout,
-            may_keep=settings.keep_connections,
+            parse_filter_address(settings.address), connect_s=settings.connect_timeout, may_keep=settings.keep_connections
         )
         self._numbers = itertools.count()
         self._servers = {listener.name: _server_values(listener.address) for listener in host.settings.listener}
@@ -80,20 +83,17 @@ class PolicyServiceCheck(Check):
         if known is None:
             # as Postfix makes it: unique for a transaction, the same for all its questions
             known = memory[_KEY] = _Memory(b"%x.%x.%x" % (os.getpid(), self.host.slot, next(self._numbers)))
-        if question.stage not in self.settings.at:  # the end of a mail: what was asked for earlier
-            changes = known.kept.changes(question.recipients)
-            return Verdict(changes=changes) if changes else None
-        return self._ask(question, known)
+        if question.stage in self.settings.at:
+            return self._ask(question, known)
+        return _redirected(question, known, None)
 
     async def _ask(self, question: Question, known: _Memory) -> Verdict | None:
-        action = await self._client.ask(make_request(self._values(question, known.instance)))
-        verdict = carry_out(action, known.kept)
-        if question.stage != check.BODY or (verdict is not None and verdict.reply is not None):
-            return verdict
-        changes = known.kept.changes(question.recipients)
-        if verdict is None:
-            return Verdict(changes=changes) if changes else None
-        return Verdict(changes=changes, ending=verdict.ending, note=verdict.note)
+        request = make_request(self._values(question, known.instance))
+        verdict = carry_out(await self._client.ask(request))
+        if isinstance(verdict, Redirect):
+            known.redirect = verdict.mailbox
+            verdict = None
+        return _redirected(question, known, verdict) if question.stage in (check.DATA, check.BODY) else verdict
 
     def end_transaction(self, memory: dict[str, Any]) -> None:
         memory.pop(_KEY, None)
@@ -135,6 +135,16 @@ class PolicyServiceCheck(Check):
             values["encryption_keysize"] = key_bits(client.tls.cipher)
             values["ccert_subject"] = client.tls.client_subject.encode()
         return values
+
+
+def _redirected(question: Question, known: _Memory, verdict: Verdict | None) -> Verdict | None:
+    """The verdict, with what a REDIRECT does to the recipients; once for a transaction."""
+    if known.redirect is None or (verdict is not None and verdict.reply is not None):
+        return verdict
+    mailbox, known.redirect = known.redirect, None
+    gone = tuple(c.RemoveRecipient(recipient.path) for recipient in question.recipients if recipient.path != mailbox)
+    more = () if verdict is None else verdict.changes
+    return Verdict(changes=(*more, c.AddRecipient(mailbox), *gone), note=f"REDIRECT {clean_reason(mailbox)}")
 
 
 def _server_values(address: str) -> dict[str, bytes]:

@@ -1,7 +1,8 @@
 """Connections to one policy service on the side thread's loop: one question at a time on each, kept between questions.
 
-Raises OSError when the service is away or leaves midway, TimeoutError when it is silent, PolicyWireError for garbage; the
-connection is then gone. A kept connection that the service closed meanwhile is no failure: the question goes to a new one.
+Raises OSError when the service is away or leaves midway, TimeoutError when it takes no connection, PolicyWireError for garbage;
+the connection is then gone, as it is when the question is cancelled. A kept connection that the service closed meanwhile is no
+failure: the question goes to a new one.
 """
 
 from __future__ import annotations
@@ -20,10 +21,9 @@ _Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class PolicyClient:
     """One service as a worker knows it; all methods belong to the side thread's loop."""
 
-    def __init__(self, endpoint: Endpoint, *, connect_s: float, answer_s: float, may_keep: bool = True) -> None:
+    def __init__(self, endpoint: Endpoint, *, connect_s: float, may_keep: bool = True) -> None:
         self._endpoint = endpoint
         self._connect_s = connect_s
-        self._answer_s = answer_s
         self._may_keep = may_keep
         self._kept: list[tuple[_Streams, float]] = []
 
@@ -62,10 +62,9 @@ class PolicyClient:
     async def _ask_on(self, streams: _Streams, request: bytes) -> bytes:
         reader, writer = streams
         try:
-            async with asyncio.timeout(self._answer_s):
-                writer.write(request)
-                await writer.drain()
-                action = parse_answer(await _read_answer(reader))
+            writer.write(request)
+            await writer.drain()
+            action = parse_answer(await _read_answer(reader))
         except BaseException:
             writer.transport.abort()
             raise

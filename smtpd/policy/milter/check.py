@@ -91,6 +91,8 @@ class MilterCheck(Check):
 
     Settings = MilterSettings
     stages = check.STAGES
+    reason = "milter"
+    timeout_s = 100.0
     is_independent = False  # it sees the changes of those before it
 
     def __init__(self, settings: MilterSettings, host: CheckHost) -> None:

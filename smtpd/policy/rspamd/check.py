@@ -5,7 +5,6 @@ One request a mail, where a milter takes a packet for each event. Raises what `h
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated
 
 from smtpd.mail.verdict import Verdict
@@ -32,9 +31,6 @@ class RspamdSettings(Section, frozen=True, kw_only=True):
         ),
     ]
     connect_timeout: Annotated[float, Key("Longest time to connect", kind="duration", least=0.001, most=540.0)] = 5.0
-    answer_timeout: Annotated[
-        float, Key("Longest time for the whole scan of a mail", kind="duration", least=0.001, most=540.0)
-    ] = 60.0
     password: Annotated[str, Key("Password, where the worker asks for one", kind="line", empty="none")] = ""
     settings_id: Annotated[str, Key("Name of rspamd's settings to use", kind="line", empty="its default")] = ""
     greylist: Annotated[
@@ -52,6 +48,8 @@ class RspamdCheck(Check):
 
     Settings = RspamdSettings
     stages = (check.BODY,)
+    reason = "content"
+    timeout_s = 60.0
     is_independent = False  # it sees the changes of those before it
 
     def __init__(self, settings: RspamdSettings, host: CheckHost) -> None:
@@ -69,8 +67,7 @@ class RspamdCheck(Check):
 
     async def _ask(self, question: Question, content: check.Content) -> Verdict | None:
         settings = self.settings
-        async with asyncio.timeout(settings.answer_timeout):
-            octets = await self._client.post("/checkv2", self._headers(question), lambda: aiter(content), content.size_bytes)
+        octets = await self._client.post("/checkv2", self._headers(question), lambda: aiter(content), content.size_bytes)
         return judge(
             parse_answer(octets),
             content.header,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
+from check_rig import Letter
 from kilter.protocol import messages as km
 from milter_rig import Milter
 
@@ -38,25 +39,6 @@ def rcpt(path: bytes = b"<bob@example.org>") -> Event:
 
 def data() -> Event:
     return Event(wire.DATA, wire.make_packet(wire.DATA), VALUES)
-
-
-class Letter:
-    """The content of a mail, in pieces of any size."""
-
-    def __init__(self, body: bytes = b"Hello\r\n", header: bytes = b"Subject: x\r\nTo: bob\r\n", piece: int = 100_000) -> None:
-        self.header = header
-        self.octets = body
-        self.piece = piece
-        self.size_bytes = len(header) + 2 + len(body)
-
-    async def body(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self.octets), self.piece):
-            yield self.octets[start : start + self.piece]
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        yield self.header + b"\r\n"
-        async for piece in self.body():
-            yield piece
 
 
 def play(
