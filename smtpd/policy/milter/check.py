@@ -101,7 +101,7 @@ class MilterCheck(Check):
             settings.connect_timeout, settings.command_timeout, settings.content_timeout, host.settings.limits.message_size
         )
         self._table = MacroTable(settings.macros)
-        self._client = MilterClient(parse_filter_address(settings.address), limits, may_reuse=settings.reuse_connections)
+        self.client = MilterClient(parse_filter_address(settings.address), limits, may_reuse=settings.reuse_connections)
         self._values = {
             listener.name: self._listener_values(listener.name, listener.address) for listener in host.settings.listener
         }
@@ -143,7 +143,7 @@ class MilterCheck(Check):
             values = self._values.get(question.client.listener)
             if values is None:
                 values = self._listener_values(question.client.listener, "")
-            known = memory["milter"] = _Memory(SessionFacts(question.client, values), Conversation(self._client, self._table))
+            known = memory["milter"] = _Memory(SessionFacts(question.client, values), Conversation(self.client, self._table))
         return known
 
     def end_transaction(self, memory: dict[str, Any]) -> None:
@@ -158,7 +158,7 @@ class MilterCheck(Check):
             self.host.side.call(known.conversation.end_session)
 
     def close(self) -> None:
-        self.host.side.call(self._client.close)
+        self.host.side.call(self.client.close)
 
     def _listener_values(self, name: str, address: str) -> dict[bytes, bytes]:
         hostname = self.host.hostname.encode()

@@ -146,15 +146,15 @@ class MilterClient:
         self._endpoint = endpoint
         self._limits = limits
         self._may_reuse = may_reuse
-        self._kept: list[MilterConnection] = []
+        self.kept: list[MilterConnection] = []
         self._open_ones: set[MilterConnection] = set()
         self.agreement: Agreement | None = None
 
     async def take(self, *, is_fresh: bool = False) -> MilterConnection:
         """Return a connection for one session, one that was kept unless `is_fresh`."""
         now_s = asyncio.get_running_loop().time()
-        while self._kept and not is_fresh:
-            connection = self._kept.pop()
+        while self.kept and not is_fresh:
+            connection = self.kept.pop()
             if now_s - connection.idle_since_s < _KEPT_S and not connection.is_stale:
                 return connection
             connection.close()
@@ -174,16 +174,16 @@ class MilterClient:
 
     def give_back(self, connection: MilterConnection) -> None:
         """The session is over, in order."""
-        if not connection.end_session(may_reuse=self._may_reuse and len(self._kept) < _KEPT):
+        if not connection.end_session(may_reuse=self._may_reuse and len(self.kept) < _KEPT):
             return
         connection.idle_since_s = asyncio.get_running_loop().time()
-        self._kept.append(connection)
+        self.kept.append(connection)
 
     def close(self) -> None:
         """End all connections; the side thread ends."""
         for connection in [*self._open_ones]:
             connection.close()
-        self._kept.clear()
+        self.kept.clear()
 
 
 async def open_endpoint(endpoint: Endpoint) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
