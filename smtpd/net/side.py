@@ -89,8 +89,8 @@ class SideThread:
         return question
 
     def call(self, fn: Callable[[], object]) -> None:
-        """Have `fn()` called on the side thread, behind what was handed over before; nothing when it does not run. What `fn`
-        raises goes to the handler of its loop: it has nobody else to tell."""
+        """Have `fn()` called on the side thread soon, in the order of calls; nothing when it does not run. What `fn` raises goes
+        to the handler of its loop: it has nobody else to tell."""
         if self._thread is not None and self._thread.is_alive() and self._aio is not None and not self._is_closed:
             self._aio.call_soon_threadsafe(fn)
 

@@ -172,3 +172,27 @@ def test_close_stops_what_runs_and_calls_the_closers():
     assert isinstance(rig.answers[1][1], SideBusyError)
     assert rig.side.close(10)
     rig.loop.close()
+
+
+def test_calls_come_in_order_and_are_not_answered(rig):
+    said = []
+
+    async def note():
+        said.append("asked")
+
+    rig.side.call(lambda: said.append("before the thread"))
+    rig.ask(note)
+    rig.until_answers(1)
+    rig.side.call(lambda: said.append("called"))
+    rig.ask(note)
+    rig.until_answers(2)
+    assert said == ["asked", "called", "asked"]
+
+
+def test_calls_after_close_are_dropped(rig):
+    said = []
+    rig.ask(lambda: twice(1))
+    rig.until_answers(1)
+    assert rig.side.close(10)
+    rig.side.call(lambda: said.append("late"))
+    assert not said
