@@ -26,6 +26,7 @@ _COMMANDS = {
     "serve": ("smtpd.cli.serve", "serve_command", "Take mail in and deliver it until stopped."),
     "check": ("smtpd.cli.check", "check_command", "Check a configuration file and report all its faults."),
     "config": ("smtpd.cli.config", "config_command", "Show the configuration in effect."),
+    "explain": ("smtpd.cli.explain", "explain_command", "Show what each check says of a mail, and its route."),
     "queue": ("smtpd.cli.queue", "queue_group", "Look at the mail that waits, and change what becomes of it."),
     "transcript": ("smtpd.cli.transcript", "transcript_command", "Watch the dialogue with a client or a next hop."),
     "load": ("smtpd.cli.load", "load_command", "Send mail to a server and measure what it takes."),

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from smtpd.config.complete import FALLBACK_HOSTNAME, complete, listener_name, machine_name, route_name
 from smtpd.config.faults import quote
+from smtpd.config.policy_check import find_policy_faults
 from smtpd.config.read import Finding, Path
 from smtpd.errors import TlsFileError
 from smtpd.net.hops import ANY_ADDRESSES, find_missing
@@ -44,6 +45,7 @@ class _CrossCheck:
         self._limits()
         self._delivery()
         self._bounce()
+        self.faults += find_policy_faults(self.settings, self.bad)
 
     def _fault(self, path: Path, text: str) -> None:
         self.faults.append(Finding(path, text))

@@ -9,6 +9,8 @@ from collections.abc import Callable
 
 from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
+from smtpd.policy.footer import NAMES as FOOTER_NAMES
+from smtpd.policy.footer import PLACE as FOOTER_PLACE
 from smtpd.settings.endpoint import parse_endpoint, parse_filter_address
 from smtpd.settings.rate import parse_rate
 
@@ -31,6 +33,14 @@ def _address(text: str) -> str:
 def _filter_address(text: str) -> str:
     parse_filter_address(text)
     return text
+
+
+def _macro(text: str) -> str:
+    """The name of a milter's macro: "i", or a longer one in braces."""
+    bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
+    if bare != "_" and not (bare.isascii() and bare.replace("_", "").isalnum()):
+        raise ValueError(f'{quote(text)} is not the name of a macro such as "i" or "{{client_addr}}"')
+    return bare if len(bare) == 1 else f"{{{bare}}}"
 
 
 def _next_hop(text: str) -> str:
@@ -186,6 +196,21 @@ def _line(text: str) -> str:
     return text
 
 
+def _footer(text: str) -> str:
+    for line in text.split("\n"):
+        _line(line)
+    for name in FOOTER_PLACE.findall(text):
+        if name not in FOOTER_NAMES:
+            raise ValueError(f"{quote('{' + name + '}')} is not known{did_you_mean(name, FOOTER_NAMES)}")
+    return text
+
+
+def _rule(text: str) -> str:
+    if not text.strip():
+        raise ValueError("the rule is empty")
+    return text.strip()
+
+
 def _refusal(text: str) -> str:
     line = _line(text)
     if line[:1] not in "45" or not line[:3].isdigit() or len(line) < 3 or line[3:4] not in ("", " "):
@@ -214,12 +239,14 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "": str,
     "address": _address,
     "filter_address": _filter_address,
+    "macro": _macro,
     "dns_server": _dns_server,
     "domain": _domain,
     "hostname": _hostname,
     "ip": _ip,
     "latency": normal_latency,
     "http_address": _http_address,
+    "footer": _footer,
     "line": _line,
     "log_destination": _log_destination,
     "mailbox": _mailbox,
@@ -230,6 +257,7 @@ _CHECKS: dict[str, Callable[[str], str]] = {
     "rate": _rate,
     "refusal": _refusal,
     "route_domain": _route_domain,
+    "rule": _rule,
     "syslog_name": _syslog_name,
     "user": _name,
 }

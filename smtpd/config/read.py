@@ -15,8 +15,10 @@ from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.grammar import check_text
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration, parse_size
+from smtpd.policy.registry import CheckMissingError, check_names, find_check
 from smtpd.settings.gateway import Settings
 from smtpd.settings.key import Key
+from smtpd.settings.policy import CheckSettings
 from smtpd.settings.section import Section
 
 Path = tuple[str | int, ...]
@@ -25,7 +27,6 @@ Path = tuple[str | int, ...]
 _LATER_KEYS = {
     "listener.tls",
     "listener.xclient",
-    "policy.check",
     "policy.recipients",
     "redis",
     "spool.jetstream",
@@ -98,7 +99,7 @@ class Reader:
             if type(value) is dict:
                 return self._section(field.section, value, path)
             self.fault(path, f"expected a table [{dotted(path)}], not {describe(value)}")
-        elif field.shape == "sections":
+        elif field.shape in ("sections", "checks"):
             return self._sections(field, value, path)
         elif field.shape == "list":
             if type(value) is list:
@@ -128,11 +129,38 @@ class Reader:
                 self.fault(here, f"expected a table, not {describe(element)}")
             # an element that is no table is kept as an empty one: numbers stay those of the file
             sections.append(
-                self._section(field.section, element, here)
+                self._check(element, here)
+                if type(element) is dict and field.shape == "checks"
+                else self._section(field.section, element, here)
                 if type(element) is dict
-                else field.section(**{name: _stand_in(f) for name, f in fields_of(field.section).items()})
+                else field.section(**{name: _stand_in(f) for name, f in fields_of(field.section).items() if f.shape != "section"})
             )
         return sections
+
+    def _check(self, table: dict[str, Any], path: Path) -> Section:
+        """Read the keys of every check, and those of this one by its class."""
+        shared = {name: field for name, field in fields_of(CheckSettings).items() if field.shape != "section"}
+        name = table.get("name")
+        try:
+            own = find_check(name).Settings if type(name) is str else Section
+        except CheckMissingError as error:
+            near = did_you_mean(str(name), check_names())
+            self.fault(path + ("name",), f"{quote(str(name))}: {error}{near}")
+            table = {key: value for key, value in table.items() if key in shared}
+            own = Section
+        mine = fields_of(own)
+        values: dict[str, Any] = {}
+        for key in table:
+            if key not in shared and key not in mine:
+                self._unknown(path + (key,), {**shared, **mine})
+        for key, field in shared.items():
+            if key in table:
+                values[key] = self._value(field, table[key], path + (key,))
+            elif field.is_needed:
+                self.fault(path + (key,), "this key is needed")
+                values[key] = ""
+        own_table = {key: value for key, value in table.items() if key in mine and key not in shared}
+        return CheckSettings(own=self._section(own, own_table, path), **values)
 
     def _list(self, field: Field, elements: list[Any], path: Path) -> list[Any]:
         kept: list[Any] = []

@@ -5,6 +5,7 @@
 
 import pathlib
 import textwrap
+import tomllib
 from collections.abc import Iterator
 
 import msgspec
@@ -13,7 +14,9 @@ from smtpd.config.default import EMBEDDED
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size
 from smtpd.config.write import toml_value
+from smtpd.policy.registry import BUILT_IN, find_check
 from smtpd.settings.gateway import Settings
+from smtpd.settings.policy import CheckSettings, OverrideSettings
 from smtpd.settings.section import Section
 
 _COLUMNS = 108
@@ -57,12 +60,14 @@ def conf_text() -> str:
     """Return conf/smtpd.toml."""
     lines = [_CONF_HEAD]
     for header, section in _sections():
+        # checks and overrides are examples: as they stand they would be faults
+        key_mark = "# " if header.startswith("[[policy.") else "#"
         lines += _comment(_summary(type(section)))
         if header:
-            lines.append(f"#{header}")
+            lines.append(f"{key_mark}{header}")
         for field in _plain_fields(type(section)):
             lines += ["", *_comment(" ".join([f"{field.key.help}.", *_remarks(field)]))]
-            lines.append(f"#{field.name} = {_conf_value(field, getattr(section, field.name))}")
+            lines.append(f"{key_mark}{field.name} = {_conf_value(field, getattr(section, field.name))}")
         lines.append("\n")
     return "\n".join(lines).rstrip("\n") + "\n"
 
@@ -87,10 +92,22 @@ def _sections() -> Iterator[tuple[str, Section]]:
             yield f"[{field.name}]", getattr(EMBEDDED, field.name)
         elif field.shape == "sections":
             yield f"[[{field.name}]]", getattr(EMBEDDED, field.name)[0]
+        if field.name == "policy":
+            yield from _policy_sections()
+
+
+def _policy_sections() -> Iterator[tuple[str, Section]]:
+    yield "[[policy.override]]", OverrideSettings(domains=["example.org"])
+    yield "[[policy.check]]", CheckSettings(name="access")
+    for name in BUILT_IN:
+        section = find_check(name).Settings
+        needed = {field.name: field.key.example for field in _plain_fields(section) if field.is_needed}
+        examples = tomllib.loads("".join(f"{key} = {value}\n" for key, value in needed.items()))
+        yield f'[[policy.check]] # name = "{name}"', section(**examples)
 
 
 def _plain_fields(section: type[Section]) -> list[Field]:
-    return [field for field in fields_of(section).values() if not field.shape.startswith("section")]
+    return [field for field in fields_of(section).values() if field.shape in ("scalar", "list", "table")]
 
 
 def _summary(section: type[Section]) -> str:

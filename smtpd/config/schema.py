@@ -11,13 +11,15 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 import msgspec
 
 from smtpd.settings.key import Key
+from smtpd.settings.policy import CheckSettings
 from smtpd.settings.section import Section
 
 _NO_KEY = Key("")
 
 
 class Field(msgspec.Struct, frozen=True):
-    """One key. `shape` is "scalar", "list", "table" (free keys), "section" or "sections" (array of tables).
+    """One key. `shape` is "scalar", "list", "table" (free keys), "section", "sections" (array of tables) or
+    "checks" (array of tables, each with the keys of its own check besides).
 
     `scalar` is the type of the value, of an element, or of a value in the table; `is_list_table` says
     that the table holds lists of it. `section` is the struct of a section. `default` is
@@ -59,7 +61,7 @@ def _field(name: str, hint: Any, default: Any) -> Field:
     if get_origin(hint) is list:
         (element,) = get_args(hint)
         if issubclass(element, Section):
-            return Field(name, "sections", dict, key, default, section=element)
+            return Field(name, "checks" if element is CheckSettings else "sections", dict, key, default, section=element)
         return Field(name, "list", element, key, default)
     if get_origin(hint) is dict:
         value = get_args(hint)[1]

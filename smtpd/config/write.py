@@ -8,6 +8,7 @@ from typing import Any
 from smtpd.config.schema import Field, fields_of
 from smtpd.config.units import format_duration, format_size, parse_duration
 from smtpd.settings.gateway import Settings
+from smtpd.settings.policy import CheckSettings
 from smtpd.settings.section import Section
 
 _SHORT_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
@@ -26,10 +27,20 @@ def settings_toml(settings: Settings) -> str:
         else:
             lines.extend(_pair(field, value))
     for header, section in sections:
-        lines += ["", header]
+        lines += ["", header, *_pairs(section)]
         for field in fields_of(type(section)).values():
-            lines.extend(_pair(field, getattr(section, field.name)))
+            if field.shape in ("sections", "checks"):
+                for element in getattr(section, field.name):
+                    lines += ["", f"[[{header.strip('[]')}.{field.name}]]", *_pairs(element)]
+                    if isinstance(element, CheckSettings):
+                        lines += _pairs(element.own)
     return "\n".join(lines) + "\n"
+
+
+def _pairs(section: Section) -> list[str]:
+    """The lines of the keys of one section, without the sections in it."""
+    plain = (field for field in fields_of(type(section)).values() if field.shape in ("scalar", "list", "table"))
+    return [line for field in plain for line in _pair(field, getattr(section, field.name))]
 
 
 def toml_value(field: Field, value: Any) -> str:

@@ -115,8 +115,9 @@ class FieldShape:
         recipient: bytes | None,
         protocol: str,
         helo: bytes,
+        dry_run: str = "",
     ) -> str:
-        fields: dict[str, Value] = {"event": "reject"}
+        fields: dict[str, Value] = {"event": "reject_warning", "dry_run": dry_run} if dry_run else {"event": "reject"}
         if queue_id:
             fields["queue_id"] = queue_id
         fields |= {"stage": stage, "client": clean_text(client), "reply": clean_bytes(reply, TEXT_LIMIT)}

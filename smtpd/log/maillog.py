@@ -202,10 +202,12 @@ class MailLog:
         recipient: bytes | None,
         protocol: str,
         helo: bytes,
+        dry_run: str = "",
     ) -> None:
-        """A command or mail was refused. `queue_id` "" = none yet; `stage` as in "RCPT"; `reply` without its line end."""
+        """A command or mail was refused, or would have been by the check `dry_run`. `queue_id` "" = none yet; `stage` as in
+        "RCPT"; `reply` without its line end."""
         if not self._is_terse:
-            self._lines.append(self._shape.reject(queue_id, stage, client, reply, sender, recipient, protocol, helo))
+            self._lines.append(self._shape.reject(queue_id, stage, client, reply, sender, recipient, protocol, helo, dry_run))
 
     def info(self, component: str, text: str, **fields: object) -> None:
         """Something worth knowing that is no mail; `component` is the program's name in the line."""

@@ -59,6 +59,7 @@ class Shape(Protocol):
         recipient: bytes | None,
         protocol: str,
         helo: bytes,
+        dry_run: str = "",
     ) -> str: ...
     def message(self, severity: int, component: str, text: str, fields: dict[str, object]) -> str: ...
 
@@ -138,16 +139,18 @@ class PostfixShape:
         recipient: bytes | None,
         protocol: str,
         helo: bytes,
+        dry_run: str = "",
     ) -> str:
         said = _octets(reply, _TEXT_LIMIT)
         if recipient is not None and stage == "RCPT":
             code, dsn, words = (said.split(" ", 2) + ["", ""])[:3]
             said = f"{code} {dsn} <{in_brackets(recipient)}>: {words}"
         return (
-            f"{self._stamp.header('smtpd')}{queue_id or NO_QUEUE}: reject: {stage} from {_text(client)}: {said};"
+            f"{self._stamp.header('smtpd')}{queue_id or NO_QUEUE}: {'reject_warning' if dry_run else 'reject'}: "
+            f"{stage} from {_text(client)}: {said};"
             f"{'' if sender is None else f' from=<{in_brackets(sender)}>'}"
             f"{'' if recipient is None else f' to=<{in_brackets(recipient)}>'}"
-            f" proto={protocol} helo=<{in_brackets(helo)}>"
+            f" proto={protocol} helo=<{in_brackets(helo)}>{f' (dry run of check {dry_run})' if dry_run else ''}"
         )
 
     def message(self, severity: int, component: str, text: str, fields: dict[str, object]) -> str:

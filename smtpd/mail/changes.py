@@ -50,7 +50,7 @@ class ReplaceBody(Change, frozen=True):
 
 
 class AddRecipient(Change, frozen=True):
-    """A mailbox as wire bytes without angle brackets. It needs no check's blessing; where it has no route, it is left out."""
+    """A mailbox as wire bytes without angle brackets. No check is asked about it; without a route it stays queued."""
 
     mailbox: bytes
 

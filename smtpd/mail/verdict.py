@@ -15,8 +15,9 @@ class Verdict:
     """`reply` None means: go on (at the end of data: accepted as `queue_id`).
 
     `reason` is a label of smtpd_rejections_total (closed list). `replies` is for LMTP's end of data: one for each accepted
-    recipient in order, None where all share the verdict. Of checks: `changes` are carried out in order (header and body at the
-    stage body only, what concerns the envelope and the fate of the mail at each stage from mail on); `ending` is one of the
+    recipient in order, None where all share the verdict. Of checks: `changes` are carried out in order once the content is
+    there, before the checks of stage body (those of connect and helo for each mail of the session; a recipient that is refused
+    leaves none); `ending` is one of the
     numbers above; `note` goes to the log.
     """
 

@@ -62,6 +62,7 @@ class Reload:
             self._cells.prepare(
                 listeners=[listener.name for listener in listeners],
                 routes=[*(route.name for route in settings.route), "bounce"],
+                checks=[check.instance for check in settings.policy.check],
             )
             self._new = Generation(self._old.number + 1, settings, listeners)
             self._children.watcher = self

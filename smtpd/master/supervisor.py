@@ -243,7 +243,9 @@ class Master:
 
     def _prepare_cells(self, settings: Settings, listeners: list[ListenerSockets]) -> None:
         self.cells.prepare(
-            listeners=[listener.name for listener in listeners], routes=[*(route.name for route in settings.route), "bounce"]
+            listeners=[listener.name for listener in listeners],
+            routes=[*(route.name for route in settings.route), "bounce"],
+            checks=[check.instance for check in settings.policy.check],
         )
 
     def _open_exporter(self, sock: socket.socket) -> None:

@@ -72,7 +72,7 @@ _CHECK = Label("check", filled_by=CHECKS)
 _RESULT = _closed("result", "accepted rejected deferred discarded")
 _CHECK_RESULT = _closed("result", "ok reject defer error timeout")
 _DENIED = "host_limit client_limit rate pregreet dnsbl shed_memory shed_disk shed_queue proxy_header"
-_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct"
+_ENDED = "quit client_lost idle deadline too_many_errors tls_error shutdown conduct policy"
 _COMMANDS = (
     "helo ehlo lhlo mail rcpt data bdat rset noop vrfy expn help quit starttls auth xclient etrn other"  # as _parser.VERB_NAMES
 )

@@ -118,6 +118,20 @@ class Stream:
         """Begin to read."""
         self._watch()
 
+    def has_input(self) -> bool:
+        """Whether the peer has sent something that was not taken; an end is none."""
+        if self._rest is not None:
+            return True
+        if self.fd < 0:
+            return False
+        sock = socket.socket(fileno=self.fd)
+        try:
+            return bool(sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+        finally:
+            sock.detach()
+
     def pause(self) -> None:
         """Take nothing from the peer until `resume`."""
         self.is_paused = True

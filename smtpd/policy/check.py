@@ -25,7 +25,22 @@ from smtpd.settings.section import Section
 CONNECT, HELO, MAIL, RCPT, DATA, BODY = "connect", "helo", "mail", "rcpt", "data", "body"
 STAGES = (CONNECT, HELO, MAIL, RCPT, DATA, BODY)  # in the order in which a session passes them
 
-Answer = Verdict | None | Awaitable[Verdict | None]
+
+class Pause:
+    """An answer of a plain function: wait, without a thread, then go on as `then(has_talked)` says: no objection or a verdict.
+
+    `wait_s` seconds. `teaser` is sent first (octets with CRLF, at connect only). `has_talked`: the client has sent something
+    meanwhile, which nobody has read yet."""
+
+    __slots__ = ("teaser", "then", "wait_s")
+
+    def __init__(self, wait_s: float, then: Callable[[bool], Verdict | None], teaser: bytes = b"") -> None:
+        self.wait_s = wait_s
+        self.then = then
+        self.teaser = teaser
+
+
+Answer = Verdict | None | Pause | Awaitable[Verdict | None]
 
 
 class CheckHost:
@@ -112,8 +127,11 @@ class Content(Protocol):
     `header` are all fields with their CRLF, without the blank line behind them. `size_bytes` is that of the whole.
     """
 
-    header: bytes
-    size_bytes: int
+    @property
+    def header(self) -> bytes: ...
+
+    @property
+    def size_bytes(self) -> int: ...
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """All octets in pieces of at most 256 KiB, from memory or from the spill file; only on the side thread."""
@@ -170,14 +188,17 @@ class Check:
     """Base of all checks. `stages` are where it is asked; an instance may narrow them in `__init__`, by its settings.
 
     `Settings` is its section of the configuration; `name`, `label`, `stages` and what the pipeline does by itself are not in it.
-    `skips_trusted`: policy.trusted and the listener's exempt networks are not asked about. `is_independent`: its questions may
-    run beside those of its neighbours that have to ask too; False for what must see the changes of those before it.
+    `reason` is the label of smtpd_rejections_total for what `on_error` refuses, `timeout_s` the time limit where the file names
+    none. `skips_trusted`: policy.trusted and the listener's exempt networks are not asked about. `is_independent`: its
+    questions may run beside those of its neighbours that have to ask too; False for what must see the changes of those before.
     """
 
     Settings: ClassVar[type[Section]] = Section
     stages: tuple[str, ...] = ()
     skips_trusted: ClassVar[bool] = False
     is_independent: ClassVar[bool] = True
+    reason: ClassVar[str] = "other"
+    timeout_s: ClassVar[float] = 10.0
 
     def __init__(self, settings: Any, host: CheckHost) -> None:
         """`settings` is a `Settings`. Raises StartupError: the worker doesn't start, and a reload changes nothing."""

@@ -19,6 +19,8 @@ cdef object _NO_PARAMETERS, _RECIPIENT
 
 @cython.locals(verb=int, name=bytes, is_lmtp=bint)
 cpdef Reply on_helo(Dialogue session, CommandReader reader)
+cpdef Reply judge_helo(Dialogue session, Verdict verdict, int verb, bytes previous)
+cpdef Reply greet_back(Dialogue session, int verb)
 
 @cython.locals(rules=Rules, verdict=Verdict)
 cpdef Reply on_mail(Dialogue session, CommandReader reader)

@@ -20,6 +20,7 @@ from smtpd.proto.content import on_data
 from smtpd.proto.dialogue import Dialogue
 from smtpd.proto.events import Event
 from smtpd.proto.params import ParameterError, parse_mail_parameters, parse_rcpt_parameters
+from smtpd.proto.policy import pause
 from smtpd.proto.transaction import NO_PARAMETERS, begin_transaction
 
 HELO_LENGTH = 255  # RFC 5321 4.5.3.1.2
@@ -47,7 +48,26 @@ def on_helo(session: Dialogue, reader: CommandReader) -> Reply | None:
         if verb == p.VERB_HELO:
             return replies.HELO_SYNTAX
         return replies.EHLO_SYNTAX if verb == p.VERB_EHLO else replies.LHLO_SYNTAX
-    session.helo = name
+    if session.policy is None:
+        session.helo = name
+        return greet_back(session, verb)
+    previous, session.helo = session.helo, name
+    verdict = session.policy.judge(session, ev.STAGE_HELO)
+    if verdict is None:
+        pause(session, ev.STAGE_HELO, verb, previous)
+        return None
+    return judge_helo(session, verdict, verb, previous)
+
+
+def judge_helo(session: Dialogue, verdict: Verdict, verb: int, previous: bytes) -> Reply:
+    if verdict.reply is not None:
+        reply = session.reject(ev.STAGE_HELO, verdict.reply, verdict.reason)
+        session.helo = previous
+        return reply
+    return greet_back(session, verb)
+
+
+def greet_back(session: Dialogue, verb: int) -> Reply:
     session.is_extended = verb != _HELO
     session.reset()
     session.state = _GREETED
@@ -77,20 +97,25 @@ def on_mail(session: Dialogue, reader: CommandReader) -> Reply | None:
     if parameters is not _NO_PARAMETERS and rules.size_limit and parameters.size_bytes > rules.size_limit:
         return session.reject(ev.STAGE_MAIL, replies.TOO_BIG, "size")
     session.transaction = begin_transaction(path, parameters)
-    if rules.has_checks:
-        verdict = rules.checks.at_mail(session)
+    verdict = rules.checks.at_mail(session) if rules.has_checks else _GO_ON
+    if verdict is None:
+        ask(session, states.PAUSED_MAIL, ev.STAGE_MAIL)
+        return None
+    if session.policy is not None and verdict.reply is None:
+        verdict = session.policy.judge(session, ev.STAGE_MAIL)
         if verdict is None:
             ask(session, states.PAUSED_MAIL, ev.STAGE_MAIL)
             return None
-        return judge_mail(session, verdict)
-    return judge_mail(session, _GO_ON)
+    return judge_mail(session, verdict)
 
 
 def judge_mail(session: Dialogue, verdict: Verdict) -> Reply:
     if verdict.reply is not None:
-        session.reject(ev.STAGE_MAIL, verdict.reply, verdict.reason)
+        reply = session.reject(ev.STAGE_MAIL, verdict.reply, verdict.reason)
         session.transaction = None
-        return verdict.reply
+        if session.policy is not None:
+            session.policy.end_transaction()
+        return reply
     session.state = _MAIL
     session.mail_count += 1
     return _SENDER_OK
@@ -125,12 +150,15 @@ def on_rcpt(session: Dialogue, reader: CommandReader) -> Reply | None:
         recipient = Recipient(path, "", notify, orcpt)
     else:
         recipient = _RECIPIENT(path, domain, notify, orcpt)
-    if not rules.has_checks:
-        return judge_rcpt(session, _GO_ON, recipient)
-    verdict = rules.checks.at_rcpt(session, recipient)
+    verdict = rules.checks.at_rcpt(session, recipient) if rules.has_checks else _GO_ON
     if verdict is None:
         ask(session, states.PAUSED_RCPT, ev.STAGE_RCPT, recipient)
         return None
+    if session.policy is not None and verdict.reply is None:
+        verdict = session.policy.judge(session, ev.STAGE_RCPT, recipient)
+        if verdict is None:
+            ask(session, states.PAUSED_RCPT, ev.STAGE_RCPT, recipient)
+            return None
     return judge_rcpt(session, verdict, recipient)
 
 

@@ -129,14 +129,14 @@ def take_step(session: Dialogue, stage: str, verb: int) -> bool:
         session.drop_body()
         return False  # the end of content is answered where all failures are
     elif stage == ev.STAGE_CONNECT:
-        session.reject(stage, reply, step.reason)
+        reply = session.reject(stage, reply, step.reason)
         session.put(reply.wire)
         session.tally.add(-reply.code)
         if reply.closes:
             session.close(REASON)
     else:
         if stage:
-            session.reject(stage, reply, step.reason)
+            reply = session.reject(stage, reply, step.reason)
         if verb == p.VERB_BDAT and not reply.closes:
             return False  # its chunk has to be swallowed: `content.begin_chunk` gives the reply
         session.answer(verb, reply)

@@ -15,6 +15,8 @@ cdef int _CONTENT, _GREETED, _PAUSED_BODY, _BEGIN, _CHUNK, _END, _BDAT, _DATA_EN
 
 @cython.locals(transaction=Transaction)
 cpdef Reply on_data(Dialogue session, CommandReader reader)
+cpdef Reply start_data(Dialogue session, Transaction transaction)
+cpdef judge_content(Dialogue session, Transaction transaction, Verdict verdict)
 
 cpdef begin_content(Dialogue session, Transaction transaction)
 cdef object _ENVELOPE
@@ -36,5 +38,5 @@ cpdef end_chunk(Dialogue session, Transaction transaction)
 cpdef end_content(Dialogue session, Transaction transaction)
 cpdef settle_content(Dialogue session, Transaction transaction)
 
-@cython.locals(transaction=Transaction, verb=int, reply=Reply, answers=list)
+@cython.locals(transaction=Transaction, verb=int, refusal=Reply, reply=Reply, answers=list)
 cpdef finish_body(Dialogue session, Verdict verdict)

@@ -16,6 +16,7 @@ from smtpd.proto import replies, states
 from smtpd.proto.conduct import hold, maybe_cut, meet
 from smtpd.proto.dialogue import END_OF_DATA, Dialogue
 from smtpd.proto.events import make_event
+from smtpd.proto.policy import judge_session, pause
 from smtpd.proto.replies import queued
 from smtpd.proto.trace import protocol_name
 from smtpd.proto.transaction import (
@@ -41,6 +42,14 @@ def on_data(session: Dialogue, reader: CommandReader) -> Reply | None:
     assert transaction is not None
     if reader.argument:
         return replies.NO_ARGUMENT_ALLOWED
+    if session.policy is not None:
+        refusal = judge_session(session, ev.STAGE_DATA, p.VERB_DATA)
+        if refusal is not None or session.paused:
+            return refusal
+    return start_data(session, transaction)
+
+
+def start_data(session: Dialogue, transaction: Transaction) -> Reply:
     begin_content(session, transaction)
     assert transaction.decoder is not None
     transaction.decoder.start_data()
@@ -132,7 +141,7 @@ def take_content(session: Dialogue, data: bytearray, position: int, end: int) ->
     if session.step is not None and maybe_cut(session, decoder.raw_bytes):
         return end
     if transaction.failure is None:
-        refusal = check_content_limits(decoder, session.rules)
+        refusal = check_content_limits(decoder, session.rules, transaction.size_limit)
         if refusal is not None:
             fail_content(session, transaction, refusal[0], refusal[1])
         elif decoder.chunk:
@@ -193,7 +202,18 @@ def end_content(session: Dialogue, transaction: Transaction) -> None:
         settle_content(session, transaction)
         hold(session)
         return
+    if session.policy is not None and transaction.failure is None:
+        verdict = session.policy.judge(session, ev.STAGE_BODY)
+        if verdict is None:
+            pause(session, ev.STAGE_BODY, p.VERB_DATA)
+            return
+        judge_content(session, transaction, verdict)
     settle_content(session, transaction)
+
+
+def judge_content(session: Dialogue, transaction: Transaction, verdict: Verdict) -> None:
+    if verdict.reply is not None:
+        fail_content(session, transaction, verdict.reply, verdict.reason)
 
 
 def settle_content(session: Dialogue, transaction: Transaction) -> None:
@@ -212,17 +232,20 @@ def finish_body(session: Dialogue, verdict: Verdict) -> None:
     assert transaction is not None
     verb = _BDAT if transaction.is_chunked else _DATA_END
     transaction.is_reported = False  # the driver has settled the body with its verdict, or dropped it with the failure
+    refusal = None
     if verdict.reply is None:
         session.error_count = session.junk_count = 0
     else:
-        session.reject(ev.STAGE_BODY, verdict.reply, verdict.reason)
+        refusal = session.reject(ev.STAGE_BODY, verdict.reply, verdict.reason)
     session.transaction = None
     session.state = _GREETED
+    if session.policy is not None:
+        session.policy.end_transaction()
     if not session.rules.is_lmtp:
-        session.answer(verb, queued(verdict.queue_id) if verdict.reply is None else verdict.reply)
+        session.answer(verb, queued(verdict.queue_id) if refusal is None else refusal)
         return
     answers = verdict.replies or [
-        verdict.reply or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
+        refusal or replies.queued_for(verdict.queue_id, recipient.path) for recipient in transaction.recipients
     ]
     for reply in answers[:-1]:  # the last one decides about errors, so that one bad mail is one error
         session.put(reply.wire)

@@ -15,6 +15,7 @@ cdef class Peer:
     cdef readonly bint is_balancer
     cdef public bint is_trusted
     cdef public Py_ssize_t row
+    cdef public str session_id
 
 
 cdef class Dialogue:
@@ -35,6 +36,7 @@ cdef class Dialogue:
     cdef public object pending
     cdef public object conduct
     cdef public object step
+    cdef public object policy
     cdef public int error_count
     cdef public int junk_count
     cdef public int mail_count

@@ -21,6 +21,7 @@ from smtpd.proto.transaction import Transaction
 
 if TYPE_CHECKING:
     from smtpd.proto.conduct import Conduct, Step
+    from smtpd.proto.policy import SessionPolicy
 
 END_OF_DATA = 100
 _CONNECTED, _GREETED, _CLOSED = states.CONNECTED, states.GREETED, states.CLOSED
@@ -36,7 +37,7 @@ class Peer:
     this client is counted, -1 = nowhere.
     """
 
-    __slots__ = ("address", "is_balancer", "is_trusted", "name", "port", "row")
+    __slots__ = ("address", "is_balancer", "is_trusted", "name", "port", "row", "session_id")
 
     def __init__(self, address: str, port: int = 0, name: str = "unknown", *, is_balancer: bool = False) -> None:
         self.address = address
@@ -45,6 +46,7 @@ class Peer:
         self.is_balancer = is_balancer
         self.is_trusted = False
         self.row = -1
+        self.session_id = ""  # given when something needs it
 
 
 class Dialogue:
@@ -69,6 +71,7 @@ class Dialogue:
         "paused",
         "peer",
         "pending",
+        "policy",
         "rules",
         "state",
         "step",
@@ -95,16 +98,17 @@ class Dialogue:
         self.more_output: list[bytes] = []
         self.events: list[Event] = []
         self.token = 0
-        self.pending: Recipient | tuple[str, int] | None = None
+        self.pending: Recipient | tuple[str, int] | tuple[str, int, bytes] | None = None
         self.conduct: Conduct | None = None  # set by the driver before `start`
         self.step: Step | None = None  # of the conduct, for the last command
+        self.policy: SessionPolicy | None = None  # set by the driver before `start`
         self.error_count = 0
         self.junk_count = 0
         self.mail_count = 0
 
     @property
     def is_between_transactions(self) -> bool:
-        return self.state <= _GREETED and not self.paused
+        return (self.state <= _GREETED or self.state == states.REFUSED) and not self.paused
 
     def put(self, wire: bytes) -> None:
         """Queue octets for the peer; `Session.take_output` hands them out."""
@@ -177,7 +181,9 @@ class Dialogue:
         self.events.append(Event(ev.VIOLATION, kind))
 
     def reject(self, stage: str, reply: Reply, reason: str, recipient: bytes | None = None) -> Reply:
-        """Tell the driver of a refusal with what the transaction is so far; return the reply."""
+        """Tell the driver of a refusal with what the transaction is so far; return the reply as it is to be said."""
+        if self.rules.footer is not None and reply is not replies.SPOOL_FAILED and reply is not replies.SPOOL_FULL:
+            reply = self.rules.footer.put_behind(reply, self.peer)
         transaction = self.transaction
         sender, count, size_bytes = None, 0, 0
         if transaction is not None:
@@ -196,6 +202,8 @@ class Dialogue:
     def reset(self) -> None:
         """Leave the transaction; a new MAIL makes a new one."""
         self.drop_body()
+        if self.policy is not None:
+            self.policy.end_transaction()
         self.transaction = None
         if self.state != _CONNECTED:
             self.state = _GREETED

@@ -6,6 +6,7 @@ cdef class NoChecks:
 
 
 cdef class Rules:
+    cdef readonly object footer
     cdef readonly bytes hostname
     cdef readonly str listener
     cdef readonly object checks

@@ -14,7 +14,7 @@ from smtpd.proto.states import refusal_table
 from smtpd.settings import LimitsSettings
 
 if TYPE_CHECKING:
-    from smtpd.proto.dialogue import Dialogue
+    from smtpd.proto.dialogue import Dialogue, Peer
 
 KEYWORDS = (
     "PIPELINING", "SIZE", "8BITMIME", "SMTPUTF8", "ENHANCEDSTATUSCODES", "CHUNKING", "LIMITS", "DSN",
@@ -27,6 +27,12 @@ class Checks(Protocol):
     def at_mail(self, session: Dialogue) -> Verdict | None: ...
 
     def at_rcpt(self, session: Dialogue, recipient: Recipient) -> Verdict | None: ...
+
+
+class Footer(Protocol):
+    """Words behind each refusal."""
+
+    def put_behind(self, reply: Reply, peer: Peer) -> Reply: ...
 
 
 class NoChecks:
@@ -57,7 +63,9 @@ class Rules:
         postmaster: Recipient | None = None,
         is_hello_optional: bool = False,
         greeting: bytes = b"",
+        footer: Footer | None = None,
     ) -> None:
+        self.footer = footer
         self.hostname = hostname.encode("ascii")
         self.listener = listener
         self.checks = checks

@@ -1,8 +1,8 @@
 from smtpd._parser cimport CommandReader
 from smtpd.mail.reply cimport Reply
 from smtpd.mail.verdict cimport Verdict
-from smtpd.proto.commands cimport on_mail, on_rcpt
-from smtpd.proto.content cimport begin_chunk, finish_body, on_data, take_content
+from smtpd.proto.commands cimport judge_helo, judge_mail, judge_rcpt, on_mail, on_rcpt
+from smtpd.proto.content cimport begin_chunk, finish_body, judge_content, on_data, settle_content, start_data, take_content
 from smtpd.proto.dialogue cimport Dialogue, Peer
 from smtpd.proto.rules cimport Rules
 
@@ -18,6 +18,9 @@ cdef class Session(Dialogue):
     cdef CommandReader _reader
 
     cpdef start(self)
+    cpdef restart(self, Rules rules, Peer peer, policy)
+    cpdef _ask_at_connect(self)
+    cpdef _resume_policy(self, str stage, int verb, bytes previous_helo, Verdict verdict)
 
     @cython.locals(reader=CommandReader, position=Py_ssize_t, budget=int)
     cpdef Py_ssize_t receive(self, bytearray data, Py_ssize_t start, Py_ssize_t end) except -1

@@ -17,13 +17,14 @@ from smtpd.mail.reply import Reply
 from smtpd.mail.verdict import Verdict
 from smtpd.proto import events as ev
 from smtpd.proto import replies, states
-from smtpd.proto.commands import HANDLERS, judge_mail, judge_rcpt, on_mail, on_rcpt
+from smtpd.proto.commands import HANDLERS, judge_helo, judge_mail, judge_rcpt, on_mail, on_rcpt
 from smtpd.proto.conduct import STAGES, hold, judge_step, maybe_cut, meet, take_step
-from smtpd.proto.content import begin_chunk, finish_body, on_data, settle_content, take_content
+from smtpd.proto.content import begin_chunk, finish_body, judge_content, on_data, settle_content, start_data, take_content
 from smtpd.proto.dialogue import Dialogue, Peer
 from smtpd.proto.events import Event
+from smtpd.proto.policy import SessionPolicy, judge_session, refuse_connection
 from smtpd.proto.rules import Rules
-from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_STEP
+from smtpd.proto.states import PAUSED_BODY, PAUSED_DELAY, PAUSED_HOLD, PAUSED_MAIL, PAUSED_NOT, PAUSED_POLICY, PAUSED_STEP
 
 COMMANDS_PER_TURN = 200  # after so many commands `receive` returns early, so that one client can't hold the loop
 _CHECKED_FLAGS = p.LINE_TOO_LONG | p.LINE_NUL | p.LINE_BARE_CR | p.LINE_CONTROL | p.LINE_BARE_LF
@@ -63,11 +64,32 @@ class Session(Dialogue):
     def start(self) -> None:
         """Greet, unless the conduct has other ideas."""
         if self.conduct is None:
-            self._greet()
+            if self.policy is None:
+                self._greet()
+            else:
+                self._ask_at_connect()
             return
         if not meet(self, ev.STAGE_CONNECT, p.VERB_NONE, b""):
             self._greet()
         hold(self)
+
+    def restart(self, rules: Rules, peer: Peer, policy: SessionPolicy | None) -> None:
+        """Begin anew with another client on the same connection (XCLIENT): nothing said before holds, greet again."""
+        self.reset()
+        self.rules = rules
+        self.peer = peer
+        self.policy = policy
+        self.state = states.CONNECTED
+        self.helo = b""
+        self.is_extended = False
+        self.start()
+
+    def _ask_at_connect(self) -> None:
+        refusal = judge_session(self, ev.STAGE_CONNECT, p.VERB_NONE)
+        if refusal is not None:
+            refuse_connection(self, refusal)
+        elif not self.paused:
+            self._greet()
 
     def _greet(self) -> None:
         self.put(self.rules.greeting)
@@ -124,6 +146,10 @@ class Session(Dialogue):
         self.paused = _PAUSED_NOT
         pending = self.pending
         self.pending = None
+        if what == PAUSED_POLICY:
+            assert isinstance(pending, tuple) and verdict is not None
+            self._resume_policy(*pending, verdict)  # type: ignore[call-arg]
+            return
         if what >= _PAUSED_STEP:
             self._resume_step(what, pending, verdict)
             return
@@ -162,6 +188,10 @@ class Session(Dialogue):
         if verb == _BDAT:
             if self.conduct is not None and self.state == _RCPT_STATE:
                 self._conduct_command(verb, reader)
+            elif self.policy is not None and self.state == _RCPT_STATE:
+                refused = judge_session(self, ev.STAGE_DATA, verb)
+                if not self.paused:
+                    self.answer(verb, begin_chunk(self, reader.argument, refused))
             else:
                 self.answer(verb, begin_chunk(self, reader.argument, None))
             return
@@ -226,6 +256,29 @@ class Session(Dialogue):
             hold(self)
         else:
             self._follow_step(verb, self._reader)
+
+    def _resume_policy(self, stage: str, verb: int, previous_helo: bytes, verdict: Verdict) -> None:
+        """The verdict that a stage has waited for; the command is still the reader's last one."""
+        if stage == ev.STAGE_HELO:
+            self.answer(verb, judge_helo(self, verdict, verb, previous_helo))
+            return
+        transaction = self.transaction
+        if stage == ev.STAGE_BODY:
+            assert transaction is not None
+            judge_content(self, transaction, verdict)
+            settle_content(self, transaction)
+            return
+        refusal = None if verdict.reply is None else self.reject(stage, verdict.reply, verdict.reason)
+        if stage == ev.STAGE_CONNECT:
+            if refusal is not None:
+                refuse_connection(self, refusal)
+            else:
+                self._greet()
+        elif verb == _BDAT:
+            self.answer(verb, begin_chunk(self, self._reader.argument, refusal))
+        else:
+            assert transaction is not None
+            self.answer(verb, refusal or start_data(self, transaction))
 
     def _check_octets(self, flags: int) -> Reply | None:
         """Report and refuse a line by what it is made of."""

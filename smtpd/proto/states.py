@@ -23,6 +23,7 @@ RCPT = 3
 CHUNKS = 4
 CONTENT = 5
 CLOSED = 6
+REFUSED = 7  # the greeting was 554: QUIT, and nothing else (RFC 5321 3.1)
 
 # Why a session waits for `resume`.
 PAUSED_NOT = 0
@@ -32,8 +33,9 @@ PAUSED_BODY = 3
 PAUSED_DELAY = 4
 PAUSED_STEP = 5  # a step of the conduct has to wait before it is taken
 PAUSED_HOLD = 6  # the step was taken; what the peer sends is not read yet
+PAUSED_POLICY = 7  # a check has to ask, at connect, helo, data or body
 
-STATE_NAMES = ("CONNECT", "HELO", "MAIL", "RCPT", "BDAT", "DATA", "CLOSED")
+STATE_NAMES = ("CONNECT", "HELO", "MAIL", "RCPT", "BDAT", "DATA", "CLOSED", "CONNECT")
 
 _ALWAYS = frozenset(
     {
@@ -51,6 +53,7 @@ ALLOWED: dict[int, frozenset[int]] = {
     CHUNKS: _ALWAYS,
     CONTENT: frozenset(),
     CLOSED: frozenset(),
+    REFUSED: frozenset({p.VERB_QUIT, p.VERB_BDAT, p.VERB_FORBIDDEN}),
 }
 
 REFUSALS: dict[tuple[int, int], Reply] = {
@@ -82,7 +85,7 @@ def refusal(state: int, verb: int, is_lmtp: bool) -> Reply | None:
 
 def refusal_table(is_lmtp: bool, is_hello_optional: bool = False) -> list[Reply | None]:
     """Return `refusal` of every state and verb at once: the entry of state * VERB_COUNT + verb."""
-    table = [refusal(state, verb, is_lmtp) for state in range(CLOSED + 1) for verb in range(p.VERB_COUNT)]
+    table = [refusal(state, verb, is_lmtp) for state in range(REFUSED + 1) for verb in range(p.VERB_COUNT)]
     if is_hello_optional:
         table[CONNECTED * p.VERB_COUNT + p.VERB_MAIL] = None
     return table

@@ -16,6 +16,7 @@ cdef class Transaction:
     cdef public bint is_chunked
     cdef public bint is_last_chunk
     cdef public Py_ssize_t chunk_bytes
+    cdef public Py_ssize_t size_limit
     cdef public tuple chunk_owner
 
     cpdef fail(self, Reply reply, str reason)
@@ -25,5 +26,5 @@ cdef class Transaction:
 cpdef Transaction begin_transaction(bytes reverse_path, parameters)
 
 
-cpdef tuple check_content_limits(BodyDecoder decoder, Rules rules)
+cpdef tuple check_content_limits(BodyDecoder decoder, Rules rules, Py_ssize_t size_limit=*)
 cpdef tuple check_whole_content(BodyDecoder decoder, Rules rules)

@@ -20,7 +20,7 @@ class Transaction:
 
     __slots__ = (
         "chunk_bytes", "chunk_owner", "decoder", "failure", "failure_reason", "is_chunked", "is_last_chunk", "is_reported",
-        "parameters", "recipients", "reverse_path",
+        "parameters", "recipients", "reverse_path", "size_limit",
     )  # fmt: skip
 
     reverse_path: bytes
@@ -33,6 +33,7 @@ class Transaction:
     is_last_chunk: bool
     is_chunked: bool
     chunk_bytes: int
+    size_limit: int  # of this transaction alone, 0 = that of the rules
     chunk_owner: tuple[Transaction | None, int] | None  # set: this one only swallows a chunk
 
     def fail(self, reply: Reply, reason: str) -> None:
@@ -58,12 +59,15 @@ def begin_transaction(reverse_path: bytes, parameters: MailParameters) -> Transa
     transaction.is_chunked = False
     transaction.chunk_bytes = 0
     transaction.chunk_owner = None
+    transaction.size_limit = 0
     return transaction
 
 
-def check_content_limits(decoder: BodyDecoder, rules: Rules) -> tuple[Reply, str] | None:
+def check_content_limits(decoder: BodyDecoder, rules: Rules, size_limit: int = 0) -> tuple[Reply, str] | None:
     """Return the refusal (reply, reason) that the content so far has earned, or None. Called once for each piece."""
-    if rules.size_limit and decoder.size_bytes > rules.size_limit:
+    if not size_limit:
+        size_limit = rules.size_limit
+    if size_limit and decoder.size_bytes > size_limit:
         return replies.TOO_BIG, "size"
     if decoder.received_count > rules.hop_limit and rules.hop_limit:
         return replies.TOO_MANY_HOPS, "content"

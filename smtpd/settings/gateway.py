@@ -11,6 +11,7 @@ import msgspec
 
 from smtpd.settings.delivery import BounceSettings, DeliverySettings, DnsSettings, RouteSettings
 from smtpd.settings.key import Key
+from smtpd.settings.policy import CheckSettings, OverrideSettings
 from smtpd.settings.section import DAY_S, TIB, Section
 
 EHLO_KEYWORDS = (
@@ -205,6 +206,17 @@ class PolicySettings(Section, frozen=True, kw_only=True):
     trusted: Annotated[
         list[str], Key("Networks whose clients the limits for one client don't hold for, on any listener", kind="network")
     ] = msgspec.field(default_factory=lambda: ["127.0.0.0/8", "::1"])
+    footer: Annotated[
+        str,
+        Key(
+            "Put behind each refusal, with {session} {client} {hostname} {time} filled in; a line break begins a line of its own",
+            kind="footer",
+            empty="nothing",
+            example='"; contact postmaster@example.org, session {session}"',
+        ),
+    ] = ""
+    check: list[CheckSettings] = []
+    override: list[OverrideSettings] = []
 
 
 class SpoolSettings(Section, frozen=True, kw_only=True):

@@ -10,13 +10,13 @@ import fcntl
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.net.files import FilesThread
-from smtpd.spool.base import BodyWriter, CommitDone, Kept
+from smtpd.spool.base import Arrived, BodyWriter, CommitDone, Kept
 from smtpd.spool.discard import DiscardSpool
 
 _MODE = 0o644
@@ -40,6 +40,20 @@ class DumpWriter:
         self.pieces.append(chunk)
         self.size_bytes += len(chunk)
         return True
+
+    def settle(self, done: Callable[[Arrived | None, SpoolError | None], object]) -> None:
+        done(None, SpoolError("this spool gives nothing back"))
+
+    def rewrite(
+        self,
+        head: bytes,
+        kept_from: int,
+        pieces: Iterator[bytes] | None,
+        done: Callable[[SpoolError | None], object],
+        *,
+        is_slow: bool = False,
+    ) -> None:
+        done(SpoolError("this spool gives nothing back"))
 
     def abort(self) -> None:
         self.pieces.clear()

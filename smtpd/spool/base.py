@@ -7,7 +7,7 @@ Failures arrive as SpoolError subclasses in `done`, never as exceptions of the c
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from smtpd.errors import SpoolError
@@ -31,6 +31,14 @@ class NewMail:
         self.data = data
 
 
+class Arrived(NamedTuple):
+    """A body before custody: in memory (`data`), or in the unfinished file `path`. It is there until commit, rewrite or abort."""
+
+    data: bytes | None
+    path: str
+    size_bytes: int
+
+
 class BodyWriter(Protocol):
     """Takes one mail's body while it arrives. Nothing of it is durable before `commit` says so.
 
@@ -41,6 +49,11 @@ class BodyWriter(Protocol):
     size_bytes: int
 
     @property
+    def envelope(self) -> Any:
+        """What `begin` was given, or what became of it; its fields may be changed until `commit`."""
+        ...
+
+    @property
     def wants_body(self) -> bool: ...
 
     def write(self, chunk: bytes) -> bool:
@@ -48,6 +61,25 @@ class BodyWriter(Protocol):
         ...
 
     on_drain: Callable[[], None] | None
+
+    def settle(self, done: Callable[[Arrived | None, SpoolError | None], object]) -> None:
+        """`done(arrived, None)` when all that was written can be read, perhaps before this returns; or `done(None, error)`. Not
+        called after `abort`."""
+        ...
+
+    def rewrite(
+        self,
+        head: bytes,
+        kept_from: int,
+        pieces: Iterator[bytes] | None,
+        done: Callable[[SpoolError | None], object],
+        *,
+        is_slow: bool = False,
+    ) -> None:
+        """Put `head` in place of the first `kept_from` octets, and with `pieces` (`is_slow`: they are read from a disk) those in
+        place of the rest. `done(None)` or `done(error)`, perhaps before this returns; after `settle`, before `commit`. Not called
+        after `abort`."""
+        ...
 
     def abort(self) -> None:
         """Forget the mail and whatever was written of it. Harmless after commit was called, when it does nothing."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
 from smtpd.mail.outcome import Outcome
 from smtpd.mail.queue_id import QueueIdMaker
-from smtpd.spool.base import BodyWriter, CommitDone, Kept, NewMail
+from smtpd.spool.base import Arrived, BodyWriter, CommitDone, Kept, NewMail
 from smtpd.spool.change import Change
 from smtpd.spool.item import Body, SpoolItem
 
@@ -19,6 +19,7 @@ class DiscardWriter:
 
     __slots__ = ("on_drain", "queue_id", "size_bytes")
     wants_body = False
+    envelope = None
 
     def __init__(self, queue_id: str) -> None:
         self.queue_id = queue_id
@@ -28,6 +29,20 @@ class DiscardWriter:
     def write(self, chunk: bytes) -> bool:
         self.size_bytes += len(chunk)
         return True
+
+    def settle(self, done: Callable[[Arrived | None, SpoolError | None], object]) -> None:
+        done(None, SpoolError("this spool gives nothing back"))
+
+    def rewrite(
+        self,
+        head: bytes,
+        kept_from: int,
+        pieces: Iterator[bytes] | None,
+        done: Callable[[SpoolError | None], object],
+        *,
+        is_slow: bool = False,
+    ) -> None:
+        done(SpoolError("this spool gives nothing back"))
 
     def abort(self) -> None:
         pass

@@ -9,12 +9,13 @@ link(2) instead of rename(2).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from smtpd.errors import SpoolError, SpoolFullError
 from smtpd.net.files import FilesThread
 from smtpd.spool import lock
 from smtpd.spool.database import FULL_ERRNOS
+from smtpd.spool.rewriting import Rewriting
 
 PART = ".part"
 _HIGH_BYTES = 512 * 1024  # waiting for the disk: the sender is asked to stop
@@ -30,6 +31,8 @@ class SpillFile:
     __slots__ = (
         "_fd",
         "_files",
+        "_is_aborted",
+        "_is_begun",
         "_is_stopped",
         "_is_whole",
         "_path",
@@ -47,6 +50,8 @@ class SpillFile:
         self._is_whole = False
         self._waiting_bytes = 0
         self._is_stopped = False
+        self._is_begun = False  # there is a file, or will be when the files thread gets to it
+        self._is_aborted = False
         self.directory = directory
         self.error: SpoolError | None = None
         self.on_written = on_written
@@ -64,6 +69,7 @@ class SpillFile:
             self.on_written(size)
             return True
         self._waiting_bytes += size
+        self._is_begun = True
 
         def on_done(_: object, failure: BaseException | None) -> None:
             self.on_written(size)
@@ -97,8 +103,47 @@ class SpillFile:
         else:
             self._files.submit(self._complete, on_done)
 
+    @property
+    def part_path(self) -> str:
+        """Where the file is until it is whole."""
+        return self._path + PART
+
+    def settle(self, done: Callable[[SpoolError | None], object]) -> None:
+        """`done` when what was written so far can be read from `part_path`."""
+        self._files.submit(_nothing, lambda _, __: done(self.error))
+
+    def rewrite(
+        self, head: bytes, kept_from: int, pieces: Iterator[bytes] | None, done: Callable[[int, SpoolError | None], object]
+    ) -> None:
+        """Replace the file by `head` and its own octets from `kept_from` on, or by `head` and `pieces`, in steps between which
+        others get their turn: `done(size, None)` or `done(0, error)`. Nothing may be written meanwhile."""
+        rewriting = Rewriting(self.part_path, head, kept_from, pieces, self._is_begun)
+
+        def step() -> bool:
+            if not rewriting.step():
+                return False
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = rewriting.take_fd()
+            return True
+
+        def on_step(is_done: object, failure: BaseException | None) -> None:
+            if failure is not None and self.error is None:
+                self.error = _error_of(failure)
+            if self.error is not None or self._is_aborted:
+                self._files.submit(rewriting.give_up, _ignore)
+                done(0, self.error)
+            elif is_done:
+                self._is_begun = True
+                done(rewriting.size_bytes, None)
+            else:
+                self._files.submit(step, on_step)
+
+        self._files.submit(step, on_step)
+
     def abort(self) -> None:
         """Remove what was written."""
+        self._is_aborted = True
         self._files.submit(self._remove, _ignore)
 
     # --- on the files thread -----------------------------------------------------------------------------------------
@@ -151,6 +196,10 @@ def _error_of(failure: BaseException) -> SpoolError:
     if isinstance(failure, OSError) and failure.errno in FULL_ERRNOS:
         return SpoolFullError(f"spill file: {failure}")
     return SpoolError(f"spill file: {failure}")
+
+
+def _nothing() -> None:
+    """A job that only waits for those before it."""
 
 
 def _ignore(_: object, __: BaseException | None) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from smtpd.errors import SpoolError
 from smtpd.mail.envelope import Envelope
-from smtpd.spool.base import CommitDone
+from smtpd.spool.base import Arrived, CommitDone
 from smtpd.spool.spill import SpillFile
 
 if TYPE_CHECKING:
@@ -94,6 +94,57 @@ class SqliteWriter:
         if self.chunks:
             self._flush(spill)
         spill.finish(done)
+
+    def settle(self, done: Callable[[Arrived | None, SpoolError | None], object]) -> None:
+        """See base.BodyWriter."""
+        spill = self.spill
+        if spill is None:
+            data = b"".join(self.chunks)
+            self.chunks = [data]
+            done(Arrived(data, "", len(data)), None)
+            return
+
+        def on_settled(error: SpoolError | None) -> None:
+            if self.state == _ARRIVING:
+                done(None if error is not None else Arrived(None, spill.part_path, self.size_bytes), error)
+
+        if self.chunks:
+            self._flush(spill)
+        spill.settle(on_settled)
+
+    def rewrite(
+        self,
+        head: bytes,
+        kept_from: int,
+        pieces: Iterator[bytes] | None,
+        done: Callable[[SpoolError | None], object],
+        *,
+        is_slow: bool = False,
+    ) -> None:
+        """See base.BodyWriter."""
+        if self.spill is None and not is_slow:
+            data = b"".join(self.chunks)
+            self._forget_chunks()
+            self.write(head)
+            for piece in pieces if pieces is not None else (data[kept_from:],):
+                self.write(piece)
+            done(None)
+            return
+        if self.spill is None:
+            self._forget_chunks()
+            self.spill = self._spool.new_spill(self.queue_id)
+
+        def on_rewritten(size_bytes: int, error: SpoolError | None) -> None:
+            if self.state == _ARRIVING:
+                self.size_bytes = size_bytes
+                done(error)
+
+        self.spill.rewrite(head, kept_from, pieces, on_rewritten)
+
+    def _forget_chunks(self) -> None:
+        self._spool.memory_bytes -= self.size_bytes
+        self.size_bytes = 0
+        self.chunks = []
 
     def abort(self) -> None:
         """See base.BodyWriter."""

@@ -16,6 +16,10 @@ from smtpd.proto.events import Refusal
 from smtpd.proto.session import Session
 
 _CODES = frozenset(BY_NAME["smtpd_replies_total"].labels[0].values)
+# How the log names stages, as Postfix does.
+COMMANDS = {
+    "connect": "CONNECT", "helo": "HELO", "mail": "MAIL", "rcpt": "RCPT", "data": "DATA", "body": "END-OF-MESSAGE",
+}  # fmt: skip
 _RESULTS = ("accepted", "rejected", "deferred", "discarded")
 
 
@@ -104,6 +108,23 @@ class ListenerAccount:
         if self.is_logging:
             self.log.timeout(stage, client)
 
+    def held(self, queue_id: str, client: str, reason: str) -> None:
+        """A mail is in custody, held as a check wants it."""
+        if self.is_logging:
+            self.log.info("smtpd", f"{queue_id}: hold: END-OF-MESSAGE from {client}: {reason}")
+
+    def discarded(
+        self, reverse_path: bytes, recipient_count: int, queue_id: str, client: str, size_bytes: int, reason: str
+    ) -> None:
+        """A mail was answered with 250 and dropped, as a check wants it."""
+        cells = self._cells
+        cells.inc(self._messages["discarded"])
+        cells.add(self._message_bytes["discarded"], size_bytes)
+        cells.add(self._recipients["discarded"], recipient_count)
+        if self.is_logging:
+            self.log.client(queue_id, client)
+            self.log.info("smtpd", f"{queue_id}: discarded: from=<{reverse_path.decode('ascii', 'replace')}>, {reason}")
+
     def failed(self, client: str, text: str) -> None:
         self.log.error("smtpd", f"internal fault in a session with {client}: {text}")
 
@@ -133,11 +154,17 @@ class ListenerAccount:
             log.message_id(queue_id, message_id)
             log.queued(queue_id, reverse_path, size_bytes, recipient_count)
 
-    def refused(self, session: Session, stage: str, refusal: Refusal, client: str) -> None:
+    def refused(self, session: Session, stage: str, refusal: Refusal, client: str, queue_id: str = "") -> None:
         """A command or a whole mail was refused; at the body stage the mail and its recipients are counted."""
         cells = self._cells
         reply = refusal.reply
-        cells.inc(self._index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=refusal.reason))
+        reason = refusal.reason
+        if stage == "connect" and reason in ("pregreet", "dnsbl"):
+            cells.inc(self._index.counter("smtpd_connections_denied_total", listener=self.listener, reason=reason))
+        if reason == "pregreet":
+            self.violated("early_talker")
+            reason = "other"
+        cells.inc(self._index.counter("smtpd_rejections_total", listener=self.listener, stage=stage, reason=reason))
         if stage == "body":
             result = "deferred" if reply.code < 500 else "rejected"
             cells.inc(self._messages[result])
@@ -145,9 +172,9 @@ class ListenerAccount:
             cells.add(self._recipients[result], refusal.recipient_count)
         if self.is_logging and refusal.reason != "syntax":
             protocol = "LMTP" if session.rules.is_lmtp else "ESMTP" if session.is_extended else "SMTP"
-            command = {"mail": "MAIL", "rcpt": "RCPT", "data": "DATA"}.get(stage, "END-OF-MESSAGE")
+            command = COMMANDS[stage]
             text = reply.text
-            self.log.reject("", command, client, text, refusal.sender, refusal.recipient, protocol, session.helo)
+            self.log.reject(queue_id, command, client, text, refusal.sender, refusal.recipient, protocol, session.helo)
 
 
 def summarize(counts: dict[int, int]) -> dict[str, tuple[int, int]]:

@@ -29,6 +29,9 @@ cdef class PendingMail:
     cdef public double started_at
     cdef public int token
     cdef public bint is_abandoned
+    cdef public bytes trace
+    cdef public object drafting
+    cdef public str held_for
 
     cpdef on_committed(self, item, error)
 
@@ -44,6 +47,10 @@ cdef class Connection(StreamOwner):
     cdef PendingMail _committing
     cdef bytes _head
     cdef str _ended
+    cdef str _mail_id
+    cdef object _inspection
+    cdef double _asked_at
+    cdef int _asked_token
     cdef bint _is_deep
     cdef bint _is_reset
     cdef double _started_at
@@ -68,7 +75,7 @@ cdef class Connection(StreamOwner):
     @cython.locals(session=Session, events=list, event=Event, kind=int)
     cpdef _handle_events(self)
 
-    @cython.locals(service=Service, now_s=double)
+    @cython.locals(service=Service, now_s=double, mail=PendingMail, trace=bytes)
     cpdef _begin_body(self, Transaction transaction)
 
     @cython.locals(mail=PendingMail)

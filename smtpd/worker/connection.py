@@ -27,9 +27,11 @@ from smtpd.proto.trace import received_field
 from smtpd.proto.transaction import Transaction
 from smtpd.spool.base import BodyWriter
 from smtpd.spool.item import SpoolItem
+from smtpd.worker.drafting import Drafting, commit_draft
 from smtpd.worker.service import Service
 
 if TYPE_CHECKING:
+    from smtpd.policy.inspection import Inspection
     from smtpd.worker.parts import SessionTap
 
 _HEAD_BYTES = 64 * 1024  # how much of a header is kept to look for Message-ID
@@ -45,13 +47,16 @@ class PendingMail:
 
     __slots__ = (
         "connection",
+        "drafting",
         "envelope",
+        "held_for",
         "is_abandoned",
         "message_id",
         "queue_id",
         "size_bytes",
         "started_at",
         "token",
+        "trace",
         "writer",
     )
 
@@ -64,6 +69,9 @@ class PendingMail:
         self.size_bytes = 0
         self.started_at = 0.0  # monotonic, when the end of data was seen
         self.token = 0
+        self.trace = b""  # our Received
+        self.drafting: Drafting | None = None  # of a mail whose checks see its content
+        self.held_for = ""  # it is stored held, for this reason
         self.is_abandoned = False  # the client was told 451 because this took too long
 
     def on_committed(self, item: SpoolItem | None, error: SpoolError | None) -> None:
@@ -75,7 +83,9 @@ class Connection(StreamOwner):
     """`service` is what all connections of a listener share."""
 
     __slots__ = (
-        "_committing", "_counts", "_deadline", "_ended", "_head", "_is_deep", "_is_reset", "_line_started_at", "_mail",
+        "_asked_at", "_asked_token", "_committing", "_counts", "_deadline", "_ended", "_head", "_inspection", "_is_deep",
+        "_is_reset",
+        "_line_started_at", "_mail", "_mail_id",
         "_started_at", "_timer", "client", "service", "session", "stream", "tap",
     )  # fmt: skip
 
@@ -83,6 +93,9 @@ class Connection(StreamOwner):
         loop = service.loop
         self.service = service
         self.session = make_session(service.rules_for(peer), peer)
+        self._inspection: Inspection | None = None
+        if service.policy_for is not None:
+            self.session.policy = self._inspection = service.policy_for(peer, self)
         if service.conduct_for is not None:
             self.session.conduct = service.conduct_for(peer)
         self.stream = make_stream(loop, fd, self)
@@ -93,6 +106,9 @@ class Connection(StreamOwner):
         self._committing: PendingMail | None = None  # the session waits for its custody
         self._head: bytes | None = None
         self._ended = ""
+        self._asked_at = 0.0  # when the session began to wait for a check at stage body
+        self._asked_token = 0
+        self._mail_id = ""
         self._is_reset = False
         self._is_deep = False  # the last read was full: more octets may wait
         self._started_at = loop.now
@@ -176,6 +192,8 @@ class Connection(StreamOwner):
             self.tap.closed()
         if self.session.conduct is not None:
             self.session.conduct.end()
+        if self._inspection is not None:
+            self._inspection.end()
         service = self.service
         service.connections.discard(self)
         service.left(self.session.peer.row)
@@ -252,9 +270,13 @@ class Connection(StreamOwner):
             elif kind == ev.VIOLATION:
                 self.service.account.violated(event.data)
             elif kind == ev.REJECT:
-                self.service.account.refused(session, event.stage, event.data, self.client)
+                self.service.account.refused(
+                    session, event.stage, event.data, self.client, self._mail_id if event.stage == ev.STAGE_BODY else ""
+                )
             elif kind == ev.DELAY:
                 self._delay(event)
+            elif kind == ev.ASK:
+                self._ask(event)
             elif kind == ev.RESET:
                 self._is_reset = True
 
@@ -269,12 +291,15 @@ class Connection(StreamOwner):
         envelope.received_at_s = now_s
         queue_id = service.spool.next_queue_id()
         writer = service.spool.begin(queue_id, envelope)
-        self._mail = PendingMail(self, queue_id, envelope, writer)
+        self._mail = mail = PendingMail(self, queue_id, envelope, writer)
+        self._mail_id = queue_id
+        self._asked_at = 0.0
         self._head = b""
         if self.session.conduct is not None:
             self.session.conduct.begin_body(writer)
         if writer.wants_body:
-            writer.write(received_field(envelope, queue_id, service.hostname, service.dates.at(now_s)))
+            mail.trace = trace = received_field(envelope, queue_id, service.hostname, service.dates.at(now_s))
+            writer.write(trace)
         elif transaction.decoder is not None:
             transaction.decoder.is_keeping = False
 
@@ -318,10 +343,14 @@ class Connection(StreamOwner):
             mail.message_id = find_header(self._head, b"message-id") or b""
             self._head = None
         mail.size_bytes = transaction.decoder.size_bytes
-        mail.started_at = service.loop.now
+        mail.started_at = self._asked_at or service.loop.now
         mail.token = token
         self._committing = mail
-        service.spool.commit(mail.writer, mail.on_committed)
+        if mail.drafting is None:
+            service.spool.commit(mail.writer, mail.on_committed)
+        else:
+            assert self._inspection is not None
+            commit_draft(self, mail, self._inspection.changes)
 
     def _discard_body(self, transaction: Transaction, token: int) -> None:
         """The whole of custody where nothing is kept."""
@@ -356,7 +385,7 @@ class Connection(StreamOwner):
             self._resume(mail.token, Verdict(reply, "other"))
             return
         if mail.is_abandoned:
-            if item is not None:
+            if item is not None and not mail.held_for:
                 service.spool.settle(item, None, 0.0, False, _ignore_settled)
             return
         seconds = _io.monotonic_s() - mail.started_at
@@ -365,8 +394,62 @@ class Connection(StreamOwner):
             envelope.reverse_path, len(envelope.recipients), mail.queue_id, self.client, mail.message_id, mail.size_bytes, seconds
         )  # fmt: skip
         self._resume(mail.token, accept_as(mail.queue_id))
-        if item is not None:
+        if mail.held_for:
+            service.account.held(mail.queue_id, self.client, mail.held_for)
+        elif item is not None:
             service.on_accepted(item)
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def _ask(self, event: Event) -> None:
+        """The session waits for its checks; at stage body they see the content first."""
+        policy = self._inspection
+        if policy is None:  # a conduct's question, which a part outside answers
+            return
+        if event.stage == ev.STAGE_BODY:
+            self._asked_at = self.service.loop.now
+            self._asked_token = event.token
+            self._ask_about_content(policy, event.token)
+        else:
+            policy.wait_for(event.token)
+
+    def _ask_about_content(self, policy: Inspection, token: int) -> None:
+        mail = self._mail
+        transaction = self.session.transaction
+        files = self.service.files
+        assert mail is not None and transaction is not None and transaction.decoder is not None and files is not None
+        mail.drafting = drafting = Drafting(mail.writer, mail.trace, transaction.decoder.header_bytes, files)
+        drafting.open(lambda failure: policy.judge_content(token, mail.queue_id, drafting.draft, failure))
+
+    def resume(self, token: int, verdict: Verdict | None) -> None:
+        """Of policy.inspection.Driver."""
+        self._asked_token = 0
+        self._resume(token, verdict)
+
+    def say(self, wire: bytes) -> None:
+        """Of policy.inspection.Driver."""
+        self.session.put(wire)
+        self._flush()
+
+    def has_input(self) -> bool:
+        """Of policy.inspection.Driver."""
+        return self.stream.has_input()
+
+    def restart(self, peer: Peer) -> None:
+        """Another client on the same connection (XCLIENT): rules and checks are those of this peer, and it is greeted."""
+        service = self.service
+        session = self.session
+        if self._inspection is not None:
+            self._inspection.end()
+        self.client = f"{peer.name}[{peer.address or 'unix'}]"
+        self._inspection = service.policy_for(peer, self) if service.policy_for is not None else None
+        session.restart(service.rules_for(peer), peer, self._inspection)
+
+    def end_mail(self, mail: PendingMail, verdict: Verdict) -> None:
+        """The client's answer for a mail that is not stored."""
+        if self._committing is mail:
+            self._committing = None
+        self._resume(mail.token, verdict)
 
     def _delay(self, event: Event) -> None:
         token = event.token
@@ -415,6 +498,12 @@ class Connection(StreamOwner):
 
     def _check_pause(self, now: float) -> None:
         """Checks and commit have a limit together; the client is told 451 and the mail, should it still be stored, removed."""
+        if self._asked_token and now - self._asked_at >= self.service.limits.end_of_data_timeout:
+            token, self._asked_token = self._asked_token, 0
+            assert self._inspection is not None
+            self._inspection.give_up()
+            self._resume(token, Verdict(replies.END_OF_DATA_TIMEOUT, "other"))
+            return
         mail = self._committing
         if mail is None or now - mail.started_at < self.service.limits.end_of_data_timeout:
             return

@@ -33,6 +33,7 @@ from smtpd.net.hops import OwnHost
 from smtpd.net.loop import Loop
 from smtpd.net.resolver import Resolver
 from smtpd.net.side import SideThread
+from smtpd.policy.check import CheckHost
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
 from smtpd.settings.endpoint import parse_endpoint
@@ -46,6 +47,7 @@ from smtpd.worker.connection import Connection
 from smtpd.worker.front import Front
 from smtpd.worker.lingering import Lingering
 from smtpd.worker.parts import Host, SessionTap, WorkerParts
+from smtpd.worker.policing import Policing
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -119,6 +121,7 @@ class Worker:
         )
         self._routes = Routes(settings.spool.path if settings.spool.engine == "sqlite" else "", self._scheduler.lanes)
         self._load_routes()
+        self._policing = self._police()
         self._control = ControlServer(
             self._loop, self._spool, settings.run_dir, boot.slot, self._warn,
             files=self._files, leases=self._scheduler.wishes, routes=self._routes, transcripts=self._transcripts,
@@ -148,6 +151,16 @@ class Worker:
 
         return SpoolObservers(commit=on_commit, space=on_space)
 
+    def _police(self) -> Policing:
+        """The checks; sessions are asked about as they come."""
+        boot, settings = self._boot, self._settings
+
+        def host_for(name: str) -> CheckHost:
+            return CheckHost(name, self._loop, self._side, self._files, self._log, self._cells, boot.cells, settings, boot.slot)
+
+        is_logging = settings.log.level == "info" and settings.log.destination != "none"
+        return Policing(settings, self._loop, self._side, self._log, host_for, self._spool.keeps_mail, is_logging)
+
     def _make_acceptors(self, router: Router) -> list[Acceptor]:
         boot, settings = self._boot, self._settings
         dates = DateText()
@@ -160,11 +173,12 @@ class Worker:
             rulebook = Rulebook(
                 settings, listener.settings, listener.name, router.has_route, lambda: self._spool.is_full, limits,
                 suppressed=self._parts.suppressed, greeting=self._parts.greeting,
-                is_hello_optional=self._parts.is_hello_optional,
+                is_hello_optional=self._parts.is_hello_optional, footer=self._policing.footer,
             )  # fmt: skip
             service = Service(
                 self._loop, settings.limits, spool, account, rulebook.rules_for, self._scheduler.accepted,
                 settings.hostname, dates, self._connections, limits.leave, self._parts.conduct_for,
+                self._policing.policy_for(listener.name), self._files,
             )  # fmt: skip
             front = Front(
                 self._loop, account, limits, self._lingering, _beginner(service, self._transcripts, self._parts.tap_for),
@@ -224,6 +238,7 @@ class Worker:
         _tell(self._boot.channel, {"is": "ready"})
         loop.run()
         self._lingering.close()
+        self._policing.close()
         self._files.close()
         self._side.close(1.0)
         self._log.close(5.0)

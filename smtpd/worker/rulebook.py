@@ -12,6 +12,7 @@ from collections.abc import Callable
 from smtpd.limits.checks import RateChecks, UnknownClientChecks
 from smtpd.limits.clients import ClientLimits
 from smtpd.mail.envelope import Recipient
+from smtpd.policy.footer import Footer
 from smtpd.policy.relay import RelayChecks
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Checks, NoChecks, Rules
@@ -40,7 +41,9 @@ class Rulebook:
         suppressed: frozenset[str] = frozenset(),
         greeting: bytes = b"",
         is_hello_optional: bool = False,
+        footer: Footer | None = None,
     ) -> None:
+        self._footer = footer
         self._settings = settings
         self._listener = listener
         self._suppressed = suppressed
@@ -99,6 +102,7 @@ class Rulebook:
                 greeting=self._greeting,
                 postmaster=_postmaster(settings),
                 is_hello_optional=self._is_hello_optional,
+                footer=self._footer,
             )
         return self._made[key]
 

@@ -10,9 +10,11 @@ cdef class Service:
     cdef readonly ListenerAccount account
     cdef readonly object rules_for
     cdef readonly object conduct_for
+    cdef readonly object policy_for
     cdef readonly object on_accepted
     cdef readonly bytes hostname
     cdef readonly object dates
+    cdef readonly object files
     cdef readonly set connections
     cdef readonly object left
     cdef readonly double command_timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.rules import Rules
@@ -15,6 +16,7 @@ from smtpd.spool.item import SpoolItem
 from smtpd.worker.account import ListenerAccount
 
 if TYPE_CHECKING:
+    from smtpd.policy.inspection import Inspection
     from smtpd.proto.conduct import Conduct
     from smtpd.worker.connection import Connection
 
@@ -24,7 +26,8 @@ def _nobody_counts(row: int) -> None:
 
 
 class Service:
-    """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session;
+    """`rules_for(peer)` picks the rules by the peer's network, `conduct_for(peer)` a conduct for its session,
+    `policy_for(peer, connection)` the checks that it meets;
     `on_accepted(item)` gets each mail in custody, `left(row)` is told of each client that goes."""
 
     __slots__ = (
@@ -34,12 +37,14 @@ class Service:
         "connections",
         "data_timeout",
         "dates",
+        "files",
         "hostname",
         "keeps_mail",
         "left",
         "limits",
         "loop",
         "on_accepted",
+        "policy_for",
         "rules_for",
         "spool",
         "timer_period_s",
@@ -58,7 +63,10 @@ class Service:
         connections: set[Connection],
         left: Callable[[int], object] = _nobody_counts,
         conduct_for: Callable[[Peer], Conduct | None] | None = None,
+        policy_for: Callable[[Peer, Connection], Inspection | None] | None = None,
+        files: FilesThread | None = None,
     ) -> None:
+        self.files = files
         self.loop = loop
         self.limits = limits
         self.spool = spool
@@ -66,6 +74,7 @@ class Service:
         self.account = account
         self.rules_for = rules_for
         self.conduct_for = conduct_for
+        self.policy_for = policy_for
         self.on_accepted = on_accepted
         self.hostname = hostname.encode("ascii")
         self.dates = dates

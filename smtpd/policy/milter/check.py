@@ -8,7 +8,6 @@ what becomes of it; accept means that this filter has no more to say. Failures a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import msgspec
@@ -23,8 +22,7 @@ from smtpd.policy.milter.answer import Answer
 from smtpd.policy.milter.client import Limits, MilterClient
 from smtpd.policy.milter.conversation import Conversation, Event
 from smtpd.policy.milter.facts import SessionFacts
-from smtpd.policy.milter.macros import DEFAULTS, MacroTable, normal_name
-from smtpd.settings import Settings as WholeSettings
+from smtpd.policy.milter.macros import DEFAULTS, MacroTable
 from smtpd.settings.endpoint import parse_endpoint, parse_filter_address
 from smtpd.settings.key import Key
 from smtpd.settings.section import Section
@@ -62,13 +60,32 @@ class MilterSettings(Section, frozen=True, kw_only=True):
         ),
     ] = 90.0
     daemon_name: Annotated[str, Key("Macro {daemon_name}", kind="line", empty="the name of the listener")] = ""
-    macros: Annotated[
-        dict[str, list[str]],
+    connect_macros: Annotated[
+        list[str],
         Key(
-            "Macros sent at a stage (connect, helo, mail, rcpt, data, end_of_header, end_of_data) instead of Postfix's",
-            example='{ mail = ["i", "{mail_addr}", "{client_addr}"] }',
+            "Macros sent with the connection instead of Postfix's",
+            kind="macro",
+            example='["j", "{daemon_name}", "{client_addr}"]',
         ),
-    ] = msgspec.field(default_factory=dict)
+    ] = msgspec.field(default_factory=list)
+    helo_macros: Annotated[
+        list[str], Key("Macros sent with HELO instead of Postfix's", kind="macro", example='["{tls_version}"]')
+    ] = msgspec.field(default_factory=list)
+    mail_macros: Annotated[
+        list[str], Key("Macros sent with MAIL instead of Postfix's", kind="macro", example='["{mail_addr}", "{client_addr}"]')
+    ] = msgspec.field(default_factory=list)
+    rcpt_macros: Annotated[
+        list[str], Key("Macros sent with RCPT instead of Postfix's", kind="macro", example='["{rcpt_addr}"]')
+    ] = msgspec.field(default_factory=list)
+    data_macros: Annotated[
+        list[str], Key("Macros sent with DATA instead of Postfix's", kind="macro", example='["{mail_addr}"]')
+    ] = msgspec.field(default_factory=list)
+    end_of_header_macros: Annotated[
+        list[str], Key("Macros sent at the end of the header instead of Postfix's", kind="macro", example='["i"]')
+    ] = msgspec.field(default_factory=list)
+    end_of_data_macros: Annotated[
+        list[str], Key("Macros sent at the end of the mail instead of Postfix's", kind="macro", example='["i"]')
+    ] = msgspec.field(default_factory=list)
     reuse_connections: Annotated[
         bool,
         Key("Use a connection for several sessions (SMFIC_QUIT_NC); rspamd can do that, filters with libmilter may hang"),
@@ -100,22 +117,11 @@ class MilterCheck(Check):
         limits = Limits(
             settings.connect_timeout, settings.command_timeout, settings.content_timeout, host.settings.limits.message_size
         )
-        self._table = MacroTable(settings.macros)
+        self._table = MacroTable({stage: getattr(settings, f"{stage}_macros") for stage in DEFAULTS})
         self.client = MilterClient(parse_filter_address(settings.address), limits, may_reuse=settings.reuse_connections)
         self._values = {
             listener.name: self._listener_values(listener.name, listener.address) for listener in host.settings.listener
         }
-
-    @classmethod
-    def find_faults(cls, settings: MilterSettings, whole: WholeSettings) -> Iterable[tuple[str, str]]:
-        for stage, names in settings.macros.items():
-            if stage not in DEFAULTS:
-                yield "macros", f'"{stage}" is no stage of macros: {", ".join(DEFAULTS)}'
-            for name in names:
-                try:
-                    normal_name(name)
-                except ValueError as error:
-                    yield "macros", str(error)
 
     def ask(self, question: Question) -> check.Answer:
         memory = self._memory(question)

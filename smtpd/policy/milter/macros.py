@@ -1,7 +1,7 @@
 """Macros: what a filter is told beside each event, as Postfix tells it.
 
-Owns which names go with which event by default (Postfix 3.7's milter_*_macros, and client_* which its readers are told to add),
-and how names are written: one character bare, longer ones in braces. The values are the caller's.
+Owns which names go with which event by default: Postfix 3.7's milter_*_macros, and client_* which its readers are told to add.
+Names are of one character, or longer in braces. The values are the caller's.
 """
 
 from __future__ import annotations
@@ -33,14 +33,6 @@ DEFAULTS = {
 }  # fmt: skip
 
 
-def normal_name(name: str) -> str:
-    """Return a name as it is told: "i", "{client_addr}"; ValueError when it is none."""
-    bare = name[1:-1] if name.startswith("{") and name.endswith("}") else name
-    if bare != "_" and not (bare.isascii() and bare.replace("_", "").isalnum()):
-        raise ValueError(f'"{name}" is not the name of a macro such as "i" or "{{client_addr}}"')
-    return bare if len(bare) == 1 else f"{{{bare}}}"
-
-
 class MacroTable:
     """Names for each command: what the filter asked for, else what the configuration says, else DEFAULTS."""
 
@@ -48,8 +40,7 @@ class MacroTable:
 
     def __init__(self, configured: Mapping[str, list[str]]) -> None:
         self._names = {
-            STAGE_COMMANDS[stage]: [normal_name(name).encode() for name in configured.get(stage, names)]
-            for stage, names in DEFAULTS.items()
+            STAGE_COMMANDS[stage]: [name.encode() for name in configured.get(stage) or names] for stage, names in DEFAULTS.items()
         }
 
     def select(self, command: bytes, agreement: Agreement, values: Mapping[bytes, bytes]) -> list[tuple[bytes, bytes]]:

@@ -48,7 +48,7 @@ bare_newline_networks = { "10.0.0.0/8" = "no" }
 postmaster = "postmaster"
 trusted = "127.0.0.1"
 recipients = "text:/etc/smtpd/recipients"
-check = []
+check = [{ name = "acess" }, { name = "access", rule = [], on_error = "fail" }]
 [spool]
 engine = "jetstream"
 path = ["x"]
@@ -122,7 +122,9 @@ SAID = [
     (35, "policy.postmaster", '"postmaster" is not a mailbox such as "postmaster@example.org"'),
     (36, "policy.trusted", 'expected a list in [brackets], not the text "127.0.0.1"'),
     (37, "policy.recipients", "not supported by this version"),
-    (38, "policy.check", "not supported by this version"),
+    (38, "policy.check.name", '"acess": there is no such check (did you mean "access"?)'),
+    (38, "policy.check.rule", 'unknown key (did you mean "rules"?)'),
+    (38, "policy.check.on_error", '"fail" is not one of tempfail, accept, reject (did you mean "tempfail"?)'),
     (40, "spool.engine", '"jetstream" is not supported by this version'),
     (41, "spool.path", "expected a text in quotes, not a list"),
     (42, "spool.jetstream", "not supported by this version"),

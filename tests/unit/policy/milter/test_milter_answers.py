@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from smtpd.config.grammar import check_text
 from smtpd.mail import changes as c
 from smtpd.mail.reply import Reply
 from smtpd.policy.milter import wire
 from smtpd.policy.milter.answer import Answer, clean_reply, read_answer
 from smtpd.policy.milter.changes import MAX_CHANGES, Changes, fold_value
 from smtpd.policy.milter.content import BodyCutter, Field, split_fields
-from smtpd.policy.milter.macros import DEFAULTS, MacroTable, normal_name
+from smtpd.policy.milter.macros import DEFAULTS, MacroTable
 from smtpd.policy.milter.negotiation import ALL_ACTIONS, ALL_STEPS, MAY_ADD_HEADERS, Agreement
 from smtpd.policy.milter.wire import Packet, WireError
 
@@ -186,19 +187,19 @@ def test_macros_by_default_from_the_configuration_and_as_the_filter_asks():
         (b"{client_addr}", b"192.0.2.1"),
     ]
     assert table.select(wire.BODY, EVERYTHING, VALUES) == []
-    assert MacroTable({"mail": ["{i}"]}).select(wire.MAIL, EVERYTHING, VALUES) == [(b"i", b"QID")]
+    assert MacroTable({"mail": ["i"]}).select(wire.MAIL, EVERYTHING, VALUES) == [(b"i", b"QID")]
     asked = Agreement(wire.Offer(6, 0x100, 0, {2: [b"mail_addr", b"{nothing}"]}))
     assert table.select(wire.MAIL, asked, VALUES) == [(b"{mail_addr}", b"alice@example.org")]
 
 
 def test_names_of_macros():
-    assert [normal_name(name) for name in ("i", "{i}", "_", "client_addr", "{client_addr}")] == [
+    assert [check_text("macro", name) for name in ("i", "{i}", "_", "client_addr", "{client_addr}")] == [
         "i", "i", "_", "{client_addr}", "{client_addr}",
     ]  # fmt: skip
     for name in ("", "{}", "a b", "{a", "ä"):
         with pytest.raises(ValueError, match="name of a macro"):
-            normal_name(name)
-    assert all(normal_name(name) == name for names in DEFAULTS.values() for name in names)
+            check_text("macro", name)
+    assert all(check_text("macro", name) == name for names in DEFAULTS.values() for name in names)
 
 
 def test_steps_that_mean_nothing_are_let_go_by():

@@ -15,10 +15,9 @@ from smtpd.mail import changes as c
 from smtpd.mail import envelope as env
 from smtpd.mail.envelope import Recipient
 from smtpd.policy.check import Client, TlsFacts
-from smtpd.policy.milter.check import MilterCheck, MilterSettings
+from smtpd.policy.milter.check import MilterCheck
 from smtpd.policy.milter.wire import WireError
 from smtpd.proto.params import MailParameters
-from smtpd.settings import Settings
 
 NO_ANSWERS = 0x80 | 0xFF000
 
@@ -241,19 +240,11 @@ def test_new_body_is_bounded_by_the_largest_mail():
     play(milter, scene, message_size=2048)
 
 
-def test_faults_of_macros():
-    settings = MilterSettings(address="127.0.0.1:1", macros={"nowhere": ["i"], "mail": ["i", "a b"]})
-    faults = list(MilterCheck.find_faults(settings, Settings()))
-    assert [key for key, _ in faults] == ["macros", "macros"]
-    assert '"nowhere" is no stage' in faults[0][1]
-    assert '"a b"' in faults[1][1]
-
-
 def test_configured_macros_and_daemon_name():
     milter = Milter()
 
     async def scene(check: MilterCheck) -> None:
         await ask(check, make_question("connect", client=CLIENT))
 
-    play(milter, scene, daemon_name="edge", macros={"connect": ["daemon_name"]})
+    play(milter, scene, daemon_name="edge", connect_macros=["{daemon_name}"])
     assert macros(milter, "C") == {"{daemon_name}": "edge"}
