@@ -14,7 +14,7 @@ from smtpd.policy.rspamd.answer import judge, parse_answer
 from smtpd.policy.rspamd.http import HttpClient
 from smtpd.settings.endpoint import parse_filter_address
 from smtpd.settings.key import Key
-from smtpd.settings.section import Section
+from smtpd.settings.section import TIB, Section
 
 _ANSWER_BYTES = 4 << 20
 
@@ -40,7 +40,7 @@ class RspamdSettings(Section, frozen=True, kw_only=True):
     spam_header: Annotated[str, Key('Header field that says "Yes" for the action "add header"', kind="line", empty="none")] = (
         "X-Spam"
     )
-    max_size: Annotated[int, Key("Larger mails are not scanned", kind="size", least=1024, zero="no limit")] = 0
+    max_size: Annotated[int, Key("Larger mails are not scanned", kind="size", least=1024, most=TIB, zero="no limit")] = 0
 
 
 class RspamdCheck(Check):
