@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -57,7 +57,8 @@ class Milter:
         """Leave all."""
         assert self.server is not None
         self.server.close()
-        self.close_connections()
+        for writer in self.writers:
+            writer.transport.abort()
         await self.server.wait_closed()
 
     def close_connections(self) -> None:
@@ -123,24 +124,34 @@ class Milter:
 
 
 @contextmanager
-def running_milter(milter: Milter, host: str = "127.0.0.1", path: str = "") -> Iterator[Milter]:
-    """The milter in a thread with a loop of its own, for tests of a whole gateway."""
+def backstage() -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
+    """A thread with a loop, for peers of a whole gateway: yields what runs a coroutine there and returns its result."""
     loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="milter", daemon=True)
+    thread = threading.Thread(target=loop.run_forever, name="backstage", daemon=True)
     thread.start()
-    asyncio.run_coroutine_threadsafe(milter.start(host, path), loop).result(10)
     try:
-        yield milter
+        yield lambda coroutine: asyncio.run_coroutine_threadsafe(coroutine, loop).result(30)
     finally:
-        asyncio.run_coroutine_threadsafe(_end(milter), loop).result(10)
+        asyncio.run_coroutine_threadsafe(_end_tasks(), loop).result(30)
         loop.call_soon_threadsafe(loop.stop)
-        thread.join(10)
+        thread.join(30)
         loop.close()
 
 
-async def _end(milter: Milter) -> None:
-    await milter.stop()
+@contextmanager
+def running_milter(milter: Milter, host: str = "127.0.0.1", path: str = "") -> Iterator[Milter]:
+    """The milter on a backstage."""
+    with backstage() as run:
+        run(milter.start(host, path))
+        try:
+            yield milter
+        finally:
+            run(milter.stop())
+
+
+async def _end_tasks() -> None:
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)

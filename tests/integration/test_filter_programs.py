@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import smtplib
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from check_rig import BOB, CAROL, Letter, ask, make_check, make_question
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from filter_peers import GTUBE, running_opendkim, running_policyd_spf, running_postgrey, running_rspamd
-from gateway import wait_until
+from gateway import running_gateway, wait_until
 from name_server import NameServer
 
 from smtpd.mail import changes as c
@@ -223,3 +224,53 @@ def test_policyd_spf(tmp_path):
     assert bad is not None
     assert bad.reply is not None
     assert bad.reply.text.startswith(b"550 5.7.23 ")
+
+
+@pytest.mark.peer("rspamd")
+@pytest.mark.peer("opendkim")
+@pytest.mark.peer("postgrey")
+@pytest.mark.peer("postfix-policyd-spf-python")
+def test_all_of_them_in_front_of_a_mailbox(tmp_path, rspamd, opendkim, key):
+    """policyd-spf and postgrey at RCPT, then OpenDKIM by milter and rspamd by HTTP on the content."""
+    names = NameServer()
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
+    )
+    body = b"Hello\r\n"
+    signature = dkim.sign(HEADER + b"\r\n" + body, b"s", b"example.org", private, include_headers=[b"From", b"Subject"])
+    mail = signature.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") + HEADER + b"\r\n" + body
+    try:
+        with running_postgrey(tmp_path / "postgrey") as postgrey, running_policyd_spf(tmp_path / "spf", names.address) as spf:
+            checks = [
+                {"name": "policy_service", "label": "spf", "address": spf},
+                {"name": "policy_service", "label": "postgrey", "address": f"inet:{postgrey}"},
+                {"name": "milter", "label": "opendkim", "address": f"inet:{opendkim}"},
+                {"name": "rspamd", "address": rspamd[0]},
+            ]
+            with running_gateway(tmp_path / "gateway", {"policy": {"check": checks}}) as gateway:
+
+                def send(content: bytes) -> int:
+                    with smtplib.SMTP(gateway.host, gateway.port, "client.example.org", timeout=30) as smtp:
+                        try:
+                            smtp.sendmail("alice@example.org", ["bob@example.org"], content)
+                        except smtplib.SMTPRecipientsRefused as refused:
+                            (reply,) = refused.recipients.values()
+                            return reply[0]
+                        except smtplib.SMTPDataError as refused:
+                            return refused.smtp_code
+                        return 250
+
+                assert send(mail) == 450
+                wait_until("postgrey lets it pass", lambda: send(mail) == 250, 30)
+                assert send(mail + b"more\r\n") == 550
+                assert send(mail.replace(body, GTUBE["reject"].encode() + b"\r\n").replace(b"DKIM-Signature", b"X-Was")) == 554
+                (stored,) = gateway.await_mails("bob")
+    finally:
+        names.close()
+    head = stored.partition(b"\n\n")[0]
+    assert b"\nX-Comment: SPF check N/A for local connections" in head
+    assert b"\nX-Greylist: delayed" in head
+    assert b"\nAuthentication-Results: mx.example.net;" in head
+    assert b"dkim=pass" in head
+    assert b"\nX-Told: 127." in head
+    assert b"X-Gone" not in head

@@ -128,11 +128,18 @@ class MilterCheck(Check):
         if question.stage == check.BODY:
             return self._ask_content(memory, question)
         events = memory.facts.events(question)
-        return self._ask(memory, events) if memory.conversation.must_ask(events) else None
+        if memory.failure is None and not memory.conversation.must_ask(events):
+            return None
+        return self._ask(memory, events, is_early=question.stage in (check.CONNECT, check.HELO))
 
-    async def _ask(self, memory: _Memory, events: list[Event]) -> Verdict | None:
-        with _Attempt(memory):
-            return _verdict(await memory.conversation.tell(events))
+    async def _ask(self, memory: _Memory, events: list[Event], is_early: bool) -> Verdict | None:
+        try:
+            with _Attempt(memory):
+                return _verdict(await memory.conversation.tell(events))
+        except (OSError, ValueError):
+            if not is_early:
+                raise
+            return None  # nobody is refused before there is a mail; MAIL then fails with what is kept
 
     async def _ask_content(self, memory: _Memory, question: Question) -> Verdict | None:
         assert question.content is not None
