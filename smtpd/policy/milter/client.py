@@ -34,7 +34,7 @@ class Limits:
 
 
 class MilterConnection:
-    """One connection, negotiated. `has_answered` says whether the filter said anything since this session or mail has it."""
+    """One connection, negotiated. `has_answered` says whether the filter said anything since the question under way began."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limits: Limits, open_ones: set[MilterConnection]

@@ -115,12 +115,17 @@ class Conversation:
             self._is_busy = False
 
     async def _attempt_twice[T](self, attempt: Callable[[], Awaitable[T]]) -> T:
+        before = self._connection
+        if before is not None:
+            before.has_answered = False
         try:
             return await attempt()
         except OSError as error:
             connection = self._connection
-            # closed by the filter while nobody used it: no failure of this mail
-            if connection is None or not connection.is_kept or connection.has_answered or isinstance(error, TimeoutError):
+            if connection is None or isinstance(error, TimeoutError):
+                raise
+            # closed by the filter while nobody used it: no failure of this question
+            if connection.has_answered or not (connection is before or connection.is_kept):
                 raise
         self.drop()
         self._connection = await self._client.take(is_fresh=True)

@@ -493,6 +493,25 @@ def test_filter_restarted_between_two_mails_is_no_failure():
     assert milter.connections == 2
 
 
+def test_filter_restarted_within_a_session_hears_all_of_it_again():
+    milter = Milter()
+
+    async def scene(client: MilterClient) -> None:
+        conversation = talk(client)
+        events = [*SESSION, mail(), rcpt()]
+        for count in range(1, 5):
+            assert await conversation.tell(events[:count]) == GO_ON
+            milter.close_connections()
+            await until(lambda: not milter.writers)
+        assert (await conversation.tell_content([*events, data()], Letter(), VALUES))[0] == GO_ON
+
+    play(milter, scene)
+    assert milter.connections == 5
+    assert milter.names().endswith(
+        "Negotiate Connect Helo EnvelopeFrom EnvelopeRecipient Data Header Header EndOfHeaders Body EndOfMessage"
+    )
+
+
 class Reused:
     """A filter that takes QUIT_NC, told in octets: the library doesn't know it."""
 
