@@ -26,13 +26,18 @@ from smtpd.log.maillog import MailLog
 from smtpd.metrics.slab import LOOP, CellIndex, Slabs
 from smtpd.net.files import FilesThread
 from smtpd.net.loop import Loop
+from smtpd.net.side import SideThread
+from smtpd.policy.access import AccessSettings
+from smtpd.policy.check import CheckHost
 from smtpd.proto.dialogue import Peer
 from smtpd.proto.trace import DateText
-from smtpd.settings import ListenerSettings, LogSettings, RouteSettings, Settings, SpoolSettings
+from smtpd.settings import ListenerSettings, LogSettings, PolicySettings, RouteSettings, Settings, SpoolSettings
+from smtpd.settings.policy import CheckSettings
 from smtpd.sink.target import Target, sink_settings
 from smtpd.spool.open import open_spool
 from smtpd.worker.account import ListenerAccount
 from smtpd.worker.connection import Connection
+from smtpd.worker.policing import Policing
 from smtpd.worker.rulebook import Rulebook
 from smtpd.worker.service import Service
 
@@ -54,6 +59,12 @@ def mail_steps(size_bytes: int) -> list[tuple[bytes, bytes]]:
     ]
 
 
+def _access(number: int) -> CheckSettings:
+    """A check that has something to look up at connect, MAIL and RCPT, and finds nothing."""
+    rules = ["client 198.51.100.0/24 reject", "sender bulk.example reject", "recipient nobody@example.org reject"]
+    return CheckSettings(name="access", label=f"access-{number}", own=AccessSettings(rules=rules))
+
+
 def hang_up(clients: list[socket.socket], rig: Rig) -> None:
     """Let each client say QUIT, and turn until the server has closed its side of each."""
     rig.say(clients, b"QUIT\r\n", b"221")
@@ -64,7 +75,7 @@ def hang_up(clients: list[socket.socket], rig: Rig) -> None:
 class Rig:
     """One worker's parts without its life: loop, spool, scheduler, connections. `engine` "discard" is what a sink serves."""
 
-    def __init__(self, engine: str, folder: str, is_logging: bool) -> None:
+    def __init__(self, engine: str, folder: str, is_logging: bool, checks: int = 0) -> None:
         settings = sink_settings(Target(("127.0.0.1:0",), folder, "bench.example.net", is_verbose=is_logging))
         if engine != "discard":
             settings = Settings(
@@ -74,10 +85,11 @@ class Rig:
                 spool=SpoolSettings(path=folder),
                 route=[RouteSettings(domains=["*"], transport="discard", name="discard")],
                 log=LogSettings(level="info" if is_logging else "warning", destination=f"file:{folder}/log"),
+                policy=PolicySettings(check=[_access(number) for number in range(checks)]),
             )
         self.loop = loop = Loop()
         cells, slabs = CellIndex(), Slabs()
-        cells.prepare(listeners=["sink"], routes=["discard"])
+        cells.prepare(listeners=["sink"], routes=["discard"], checks=[check.instance for check in settings.policy.check])
         row = slabs.cells(slabs.take_bank(0), LOOP)
         log = MailLog(settings.log, settings.hostname, lambda count: None)
         log.start()
@@ -88,9 +100,16 @@ class Rig:
         scheduler = Scheduler(loop, files, spool, router, settings, row, cells, log)
         account = ListenerAccount("sink", row, cells, log, is_logging, spool.keeps_mail)
         rulebook = Rulebook(settings, settings.listener[0], "sink", router.has_route, lambda: spool.is_full)
+        side = SideThread(loop)
+
+        def host_for(name: str) -> CheckHost:
+            return CheckHost(name, loop, side, files, log, row, cells, settings)
+
+        policing = Policing(settings, loop, side, log, host_for, spool.keeps_mail, is_logging)
         self._service = Service(
-            loop, settings.limits, spool, account, rulebook.rules_for, scheduler.accepted, settings.hostname, DateText(), set()
-        )
+            loop, settings.limits, spool, account, rulebook.rules_for, scheduler.accepted, settings.hostname, DateText(), set(),
+            policy_for=policing.policy_for("sink"), files=files,
+        )  # fmt: skip
         loop.at_turn_end(spool.end_turn)
         loop.at_turn_end(log.end_turn)
         scheduler.start()
@@ -132,10 +151,10 @@ class Rig:
             left = waiting
 
 
-def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool, is_kept: bool) -> None:
+def serve_mails(engine: str, mails: int, size_bytes: int, is_logging: bool, is_kept: bool, checks: int = 0) -> None:
     """Send so many mails over kept sessions, or over a session each; runs inside valgrind and ends the process."""
     with tempfile.TemporaryDirectory(prefix="smtpd-bench-", ignore_cleanup_errors=True) as folder:
-        rig = Rig(engine, folder, is_logging)
+        rig = Rig(engine, folder, is_logging, checks)
         clients = rig.connect(SESSIONS)
         steps = mail_steps(size_bytes)
         gc.collect()
@@ -169,16 +188,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--mails", type=int, default=1000, help="more of them in the second run than in the first")
     parser.add_argument("--size", type=int, default=4096, help="octets of a body")
     parser.add_argument("--log", action="store_true", help="with a log line for each step of a mail")
+    parser.add_argument("--checks", type=int, default=0, help="so many access lists, asked from memory at MAIL and RCPT")
     parser.add_argument("--connect", action="store_true", help="a connection for each mail, from its first octet to its end")
     parser.add_argument("--keep", metavar="FILE", help="keep callgrind's output of the second run, for callgrind_annotate")
     parser.add_argument("--serve", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.serve:
-        serve_mails(options.engine, options.serve, options.size, options.log, not options.connect)
+        serve_mails(options.engine, options.serve, options.size, options.log, not options.connect, options.checks)
     if shutil.which("valgrind") is None:
         print("valgrind is not installed", file=sys.stderr)
         return 1
     common = ["--engine", options.engine, "--size", str(options.size), *(["--log"] if options.log else [])]
+    common += ["--checks", str(options.checks)] if options.checks else []
     common += ["--connect"] if options.connect else []
     with tempfile.TemporaryDirectory(prefix="smtpd-bench-") as folder:
         output = Path(options.keep or f"{folder}/callgrind.out").resolve()

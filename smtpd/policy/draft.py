@@ -158,6 +158,7 @@ class Draft:
             with open(self.new_body.file, "rb") as file:
                 while piece := file.read(PIECE_BYTES):
                     yield ends.take(piece)
+            os.unlink(self.new_body.file)
         else:
             for piece in self.new_body.pieces:
                 yield ends.take(piece)

@@ -19,11 +19,12 @@ from smtpd.mail.verdict import END_ALL, END_STAGE, GO_ON, Verdict
 from smtpd.net.loop import Loop, Timer
 from smtpd.net.side import Question as SideQuestion
 from smtpd.net.side import SideThread
-from smtpd.policy.check import BODY, CONNECT, HELO, MAIL, RCPT, STAGES, Client, Pause, Question, TlsFacts
+from smtpd.policy.check import BODY, CONNECT, HELO, MAIL, RCPT, STAGES, Pause
 from smtpd.policy.coroutines import Held
 from smtpd.policy.draft import Draft, find_bad_change
 from smtpd.policy.overrides import PolicyClass, judge_class
 from smtpd.policy.pipeline import DEFER, ERROR, OK, REASONS, REJECT, TIMEOUT, Entry, Plan
+from smtpd.policy.question import Client, Question, TlsFacts
 from smtpd.policy.refusals import check_reply
 from smtpd.proto.dialogue import Dialogue
 

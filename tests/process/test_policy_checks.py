@@ -183,6 +183,19 @@ def test_helo_data_and_content_are_asked_about_in_smtp(tmp_path: Path, desk: Des
         assert "NOQUEUE: reject: END-OF-MESSAGE" not in gateway.log_text(20000)
 
 
+def test_checks_and_commit_have_their_limit_together(tmp_path: Path, desk: Desk) -> None:
+    desk.answers["body"] = "hang"
+    checks = policy({"name": "slow", "socket": desk.path, "at": ["body"], "timeout": "5 min"})
+    with running_gateway(tmp_path, {**checks, "limits": {"end_of_data_timeout": "400 ms"}}) as gateway, client(gateway) as smtp:
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            smtp.sendmail("a@example.net", ["alice@example.org"], b"Subject: x\r\n\r\ny\r\n")
+        assert refused.value.smtp_code == 451
+        assert refused.value.smtp_error.startswith(b"4.3.0 ")
+        desk.answers.clear()
+        smtp.sendmail("a@example.net", ["alice@example.org"], b"Subject: x\r\n\r\ny\r\n")
+        gateway.await_mails("alice")
+
+
 @pytest.mark.parametrize("filler", [b"", b"0123456789abcde\r\n" * (BIG_BYTES // 17)], ids=["memory", "spilled"])
 def test_changes_are_in_what_is_stored(tmp_path: Path, desk: Desk, filler: bytes) -> None:
     with running_gateway(tmp_path, policy({"name": "edit"})) as gateway, client(gateway) as smtp:
