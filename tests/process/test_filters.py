@@ -112,7 +112,7 @@ def test_milter_refuses_live_and_holds(tmp_path: Path) -> None:
             assert smtp.data(MAIL)[0] == 421
         (held,) = wait_until("the mail is held", gateway.queue, 20)
         assert held.queue_name == "hold"
-        assert HELD in gateway.log_text(20000)
+        wait_until("the log says why", lambda: HELD in gateway.log_text(20000), 20)
         assert not gateway.mail_paths("bob")
         assert gateway.metric("smtpd_rejections_total", stage="rcpt", reason="milter") == 1
     assert milter.connections == 1
