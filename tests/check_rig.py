@@ -58,6 +58,16 @@ def make_check[C: Check](kind: type[C], message_size: int = 0, **settings: Any) 
     return kind(kind.Settings(**settings), host)  # type: ignore[arg-type]
 
 
+class Remembering(Question):
+    """A question whose memory is the test's own."""
+
+    place: dict[str, Any]
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self.place
+
+
 def make_question(stage: str, memory: dict[str, Any] | None = None, **facts: Any) -> Question:
     """Return a question of a mail from Alice to Bob, as far as the stage knows it."""
     known: dict[str, Any] = {"client": CLIENT}
@@ -70,9 +80,9 @@ def make_question(stage: str, memory: dict[str, Any] | None = None, **facts: Any
     if stage == "body":
         known |= {"queue_id": "QID", "content": Letter()}
     known |= facts
-    client = known.pop("client")
-    place: dict[str, Any] = {} if memory is None else memory
-    return Question(stage, client, memory_of=lambda: place, **known)
+    question = Remembering(stage, known.pop("client"), **known)
+    question.place = {} if memory is None else memory
+    return question
 
 
 async def ask(check: Check, question: Question) -> Verdict | None:
