@@ -87,7 +87,9 @@ class Open:
 class StandInSide:
     open: list[Open] = field(default_factory=list)
 
-    def ask(self, make: Callable[[], Any], done: Callable[[Any, BaseException | None], None], timeout_s: float) -> Open:
+    def ask(
+        self, make: Callable[[], Any], done: Callable[[Any, BaseException | None], None], timeout_s: float, kind: str = ""
+    ) -> Open:
         self.open.append(Open(make, done))
         return self.open[-1]
 

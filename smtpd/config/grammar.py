@@ -12,7 +12,7 @@ from smtpd.config.faults import did_you_mean, quote
 from smtpd.config.latency import normal_latency
 from smtpd.policy.footer import NAMES as FOOTER_NAMES
 from smtpd.policy.footer import PLACE as FOOTER_PLACE
-from smtpd.settings.endpoint import parse_endpoint
+from smtpd.settings.endpoint import parse_endpoint, parse_filter_address
 from smtpd.settings.rate import parse_rate
 
 _NAME_CHARACTERS = 128
@@ -29,6 +29,19 @@ def check_text(kind: str, text: str) -> str:
 def _address(text: str) -> str:
     parse_endpoint(text)
     return text
+
+
+def _filter_address(text: str) -> str:
+    parse_filter_address(text)
+    return text
+
+
+def _macro(text: str) -> str:
+    """The name of a milter's macro: "i", or a longer one in braces."""
+    bare = text[1:-1] if text.startswith("{") and text.endswith("}") else text
+    if bare != "_" and not (bare.isascii() and bare.replace("_", "").isalnum()):
+        raise ValueError(f'{quote(text)} is not the name of a macro such as "i" or "{{client_addr}}"')
+    return bare if len(bare) == 1 else f"{{{bare}}}"
 
 
 def _next_hop(text: str) -> str:
@@ -242,6 +255,8 @@ def _log_destination(text: str) -> str:
 _CHECKS: dict[str, Callable[[str], str]] = {
     "": str,
     "address": _address,
+    "filter_address": _filter_address,
+    "macro": _macro,
     "dns_server": _dns_server,
     "domain": _domain,
     "hostname": _hostname,

@@ -110,7 +110,7 @@ def _check_sections(name: str) -> Iterator[tuple[str, Section]]:
     yield f"[[{name}]]", CheckSettings(name="access")
     for check in BUILT_IN:
         section = find_check(check).Settings
-        yield f'[[{name}]] # name = "{check}"', section()
+        yield f'[[{name}]] # name = "{check}"', _example_of(section)
         for field in fields_of(section).values():
             if field.shape == "sections":
                 assert field.section is not None

@@ -29,12 +29,13 @@ class SideBusyError(Exception):
 class Question:
     """One call of `ask`. Its methods and all attributes but `task` and `is_dropped` belong to the loop thread."""
 
-    __slots__ = ("_side", "done", "is_dropped", "make_coroutine", "task", "timer")
+    __slots__ = ("_side", "done", "is_dropped", "kind", "make_coroutine", "task", "timer")
 
     def __init__(
-        self, side: SideThread, make_coroutine: Callable[[], Awaitable[Any]], done: Callable[[Any, Any], object]
+        self, side: SideThread, make_coroutine: Callable[[], Awaitable[Any]], done: Callable[[Any, Any], object], kind: str
     ) -> None:
         self._side = side
+        self.kind = kind
         self.make_coroutine = make_coroutine
         self.done: Callable[[Any, Any], object] | None = done
         self.timer: Timer | None = None
@@ -63,8 +64,8 @@ class SideThread:
         self._handed_over: deque[tuple[Callable[[Question], object], Question]] = deque()
         self._is_waking = False
         # the thread's own
-        self._waiting: dict[Question, None] = {}  # in the order in which they came
-        self._running = 0
+        self._waiting: dict[str, dict[Question, None]] = {}  # of each kind, in the order in which they came
+        self._running: dict[str, int] = {}
         self._closers: list[Callable[[], Awaitable[object]]] = []
 
     def ask(
@@ -72,11 +73,13 @@ class SideThread:
         make_coroutine: Callable[[], Awaitable[T]],
         done: Callable[[T | None, BaseException | None], object],
         timeout_s: float,
+        kind: str = "",
     ) -> Question:
         """Run `make_coroutine()` on the side thread; `done(result, None)` or `done(None, error)` comes on the loop.
 
+        How many may run at once is a limit of each `kind`, so that those who wait for a slow peer hold up nobody else.
         `timeout_s` counts from now, the wait for a free place included. `done` is never called before this returns."""
-        question = Question(self, make_coroutine, done)
+        question = Question(self, make_coroutine, done, kind)
         if self._is_closed or len(self._open) >= self._max_open:
             reason = "the side thread is closed" if self._is_closed else f"{len(self._open)} questions are open already"
             self._loop.ready(self._refuse, question, SideBusyError(reason))
@@ -87,6 +90,12 @@ class SideThread:
             self._start()
         self._hand_over(self._begin, question)
         return question
+
+    def call(self, fn: Callable[[], object]) -> None:
+        """Have `fn()` called on the side thread soon, in the order of calls; nothing when it does not run. What `fn` raises goes
+        to the handler of its loop: it has nobody else to tell."""
+        if self._thread is not None and self._thread.is_alive() and self._aio is not None and not self._is_closed:
+            self._aio.call_soon_threadsafe(fn)
 
     def at_close(self, closer: Callable[[], Awaitable[object]]) -> None:
         """Have `closer()` awaited on the side thread when it ends; from a coroutine on it."""
@@ -164,23 +173,27 @@ class SideThread:
             fn(question)
 
     def _begin(self, question: Question) -> None:
-        if self._running >= self._max_running:
-            self._waiting[question] = None
+        kind = question.kind
+        running = self._running.get(kind, 0)
+        if running >= self._max_running:
+            self._waiting.setdefault(kind, {})[question] = None
             return
-        self._running += 1
+        self._running[kind] = running + 1
         question.task = asyncio.get_running_loop().create_task(self._work(question))
-        question.task.add_done_callback(self._begin_next)  # not at the end of `_work`: a task stopped early never gets there
+        # not at the end of `_work`: a task stopped early never gets there
+        question.task.add_done_callback(lambda _: self._begin_next(kind))
 
-    def _begin_next(self, _: object) -> None:
-        self._running -= 1
-        if self._waiting:
-            question = next(iter(self._waiting))
-            del self._waiting[question]
+    def _begin_next(self, kind: str) -> None:
+        self._running[kind] -= 1
+        waiting = self._waiting.get(kind)
+        if waiting:
+            question = next(iter(waiting))
+            del waiting[question]
             self._begin(question)
 
     def _stop_question(self, question: Question) -> None:
         question.is_dropped = True
-        self._waiting.pop(question, None)
+        self._waiting.get(question.kind, {}).pop(question, None)
         if question.task is not None:
             question.task.cancel()
 

@@ -348,7 +348,7 @@ class Inspection:
             self._pause(asked, answer)
         else:
             held = Held(answer)
-            asked.side = self._side.ask(held.take, self._answer_for(asked), entry.timeout_s)
+            asked.side = self._side.ask(held.take, self._answer_for(asked), entry.timeout_s, entry.name)
         return None
 
     def _ask_side(self) -> None:
@@ -364,7 +364,7 @@ class Inspection:
                 first = False
                 asked = Asked(entry, self._run)
                 self._asked.append(asked)
-                asked.side = self._side.ask(self._coroutine_of(entry), self._answer_for(asked), entry.timeout_s)
+                asked.side = self._side.ask(self._coroutine_of(entry), self._answer_for(asked), entry.timeout_s, entry.name)
             position += 1
         self._position = position
 

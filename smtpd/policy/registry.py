@@ -19,9 +19,12 @@ BUILT_IN = {
     "dnsbl": "smtpd.policy.dns.dnsbl:Dnsbl",
     "greylist": "smtpd.policy.greylist.check:Greylist",
     "helo": "smtpd.policy.dns.checks:Helo",
+    "milter": "smtpd.policy.milter.check:MilterCheck",
+    "policy_service": "smtpd.policy.delegation.check:PolicyServiceCheck",
     "pregreet": "smtpd.policy.pregreet:PregreetCheck",
     "recipient_domain": "smtpd.policy.dns.checks:RecipientDomain",
     "reverse_dns": "smtpd.policy.dns.checks:ReverseDns",
+    "rspamd": "smtpd.policy.rspamd.check:RspamdCheck",
     "sender_domain": "smtpd.policy.dns.checks:SenderDomain",
 }
 

@@ -56,6 +56,18 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(host=str(address), port=int(port_text))
 
 
+def parse_filter_address(text: str) -> Endpoint:
+    """Return the endpoint of a filter, which may be written with its family as Postfix and Sendmail do: "inet:127.0.0.1:8891",
+    "inet6:[::1]:8891", "unix:/path"; ValueError says what is wrong."""
+    family, _, rest = text.partition(":")
+    if family not in ("inet", "inet6"):
+        return parse_endpoint(text)
+    endpoint = parse_endpoint(rest)
+    if endpoint.is_unix or (":" in endpoint.host) != (family == "inet6"):
+        raise ValueError(f'that is no address of the family "{family}"')
+    return endpoint
+
+
 def _checked_path(path: str) -> str:
     if not path:
         raise ValueError("the path of the socket is missing")

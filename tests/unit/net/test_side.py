@@ -172,3 +172,39 @@ def test_close_stops_what_runs_and_calls_the_closers():
     assert isinstance(rig.answers[1][1], SideBusyError)
     assert rig.side.close(10)
     rig.loop.close()
+
+
+def test_calls_come_in_order_and_are_not_answered(rig):
+    said = []
+
+    async def note():
+        said.append("asked")
+
+    rig.side.call(lambda: said.append("before the thread"))
+    rig.ask(note)
+    rig.until_answers(1)
+    rig.side.call(lambda: said.append("called"))
+    rig.ask(note)
+    rig.until_answers(2)
+    assert said == ["asked", "called", "asked"]
+
+
+def test_calls_after_close_are_dropped(rig):
+    said = []
+    rig.ask(lambda: twice(1))
+    rig.until_answers(1)
+    assert rig.side.close(10)
+    rig.side.call(lambda: said.append("late"))
+    assert not said
+
+
+@pytest.mark.parametrize("rig", [{"max_running": 1}], indirect=True)
+def test_those_who_wait_for_a_slow_peer_hold_up_nobody_of_another_kind(rig):
+    def take(result, error):
+        rig.answers.append((result, error))
+
+    for _ in range(3):
+        rig.side.ask(forever, take, 100.0, "slow")
+    rig.side.ask(lambda: twice(1), take, 10.0, "quick")
+    rig.ask(lambda: twice(2))
+    assert sorted(rig.until_answers(2)) == [(2, None), (4, None)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from smtpd.settings.endpoint import Endpoint, parse_endpoint
+from smtpd.settings.endpoint import Endpoint, parse_endpoint, parse_filter_address
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,23 @@ def test_good(text: str, endpoint: Endpoint, is_local: bool) -> None:
 def test_bad(text: str, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         parse_endpoint(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoint"),
+    [
+        ("inet:127.0.0.1:8891", Endpoint(host="127.0.0.1", port=8891)),
+        ("inet6:[::1]:8891", Endpoint(host="::1", port=8891)),
+        ("127.0.0.1:8891", Endpoint(host="127.0.0.1", port=8891)),
+        ("[::1]:8891", Endpoint(host="::1", port=8891)),
+        ("unix:/run/filter.sock", Endpoint(path="/run/filter.sock")),
+    ],
+)
+def test_addresses_of_filters(text: str, endpoint: Endpoint) -> None:
+    assert parse_filter_address(text) == endpoint
+
+
+@pytest.mark.parametrize("text", ["inet:[::1]:8891", "inet6:127.0.0.1:8891", "inet:unix:/x", "inet:8891@127.0.0.1", "inet:"])
+def test_what_is_no_address_of_a_filter(text: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        parse_filter_address(text)

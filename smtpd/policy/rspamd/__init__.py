@@ -1,0 +1,1 @@
+"""rspamd over HTTP: the verdict of its scan of a whole mail."""
