@@ -200,6 +200,7 @@ def test_a_mail_that_comes_too_slowly_ends(tmp_path: Path, is_always: bool) -> N
             gateway.write_config()
             gateway.signal(signal.SIGHUP)
             wait_until("the reload", lambda: "generation 2 serves" in gateway.log_text(), 20)
+            wait_until("the old worker is gone, which would not hold it to that", lambda: len(gateway.worker_pids()) == 1, 20)
         with sessions(gateway, 1) as (slow,), contextlib.ExitStack() as stack:
             slow.sendall(b"EHLO c.example\r\n")
             assert slow.recv(4096).startswith(b"250")
