@@ -1,13 +1,12 @@
 """What one master tells the next at an upgrade, and how: packets of JSON with descriptors (SCM_RIGHTS) on a socket pair.
 
 The two may be of different versions: unknown fields are ignored, missing ones have defaults. In order: a Handover, then its
-descriptors in lots; later single words: the new program says "ready" (or "failed" and why), the old one "take". Raises OSError,
-and StartupError for what makes no sense.
+descriptors in lots; later single words (`packets.py`): the new program says "ready" (or "failed" and why), the old one "take".
+Raises OSError, and StartupError for what makes no sense.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from typing import Any
@@ -84,27 +83,3 @@ def receive_handover(channel: socket.socket) -> tuple[Handover, list[int]]:
     except (msgspec.MsgspecError, OSError) as error:
         raise StartupError(f"upgrade: what the program before handed over can't be taken: {error}", os.EX_PROTOCOL) from None
     return handover, descriptors
-
-
-def say(channel: socket.socket, message: dict[str, Any]) -> bool:
-    """One word; False when the other side is gone."""
-    try:
-        channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
-    except OSError:
-        return False
-    return True
-
-
-def hear(channel: socket.socket) -> dict[str, Any] | None:
-    """The next word, {} for one that makes no sense, None at the channel's end; raises BlockingIOError when there is none."""
-    try:
-        packet = channel.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-    except ConnectionError:
-        return None
-    if not packet:
-        return None
-    try:
-        message = json.loads(packet)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}
