@@ -7,6 +7,7 @@ Raises OSError, and StartupError for what makes no sense.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import msgspec
 
 from smtpd.errors import StartupError
+from smtpd.master.packets import say
 from smtpd.net.listeners import ListenerSockets
 from smtpd.settings import ListenerSettings
 
@@ -66,7 +68,8 @@ def send_handover(channel: socket.socket, handover: Handover, descriptors: list[
     channel.send(msgspec.json.encode(handover), socket.MSG_DONTWAIT)
     for first in range(0, len(descriptors), _LOT):
         lot = descriptors[first : first + _LOT]
-        socket.send_fds(channel, [b'{"is": "descriptors"}'], lot, socket.MSG_DONTWAIT)
+        if not say(channel, {"is": "descriptors"}, lot):
+            raise BlockingIOError(errno.EAGAIN, "the channel of the new program is full")
 
 
 def receive_handover(channel: socket.socket) -> tuple[Handover, list[int]]:
