@@ -7,6 +7,7 @@ Ports come from bind(0) on a loopback address of this test process alone, so nob
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,13 @@ class Gateway:
         """Return the workers' pids as the kernel knows them now."""
         return child_pids(self.running.pid)
 
+    def await_left(self, pids: Iterable[int]) -> None:
+        """Return when none of these processes listens any more, so that no new connection is theirs.
+
+        That others serve doesn't say it: a worker hears of its drain a moment later, and may accept until then."""
+        for pid in pids:
+            wait_until(f"process {pid} has left the listening sockets", lambda pid=pid: not _listens(pid), START_TIMEOUT_S)
+
     def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> int:
         """End the server by TERM and return its exit code; AssertionError when it had to be killed."""
         process, self.process = self.running, None
@@ -275,6 +283,23 @@ def running_gateway(folder: Path, overrides: Mapping[str, Any] | None = None) ->
     if gateway.process is not None:
         code = gateway.stop()
         assert code == 0, f"smtpd ended with {code} after TERM:\n{gateway.log_text()}"
+
+
+def _listens(pid: int) -> bool:
+    """Whether a process has a listening TCP socket; False when it is gone."""
+    owned: set[str] = set()
+    try:
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                owned.add(os.readlink(entry))
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    inodes = {name[8:-1] for name in owned if name.startswith("socket:[")}
+    for family in ("tcp", "tcp6"):
+        rows = [line.split() for line in Path(f"/proc/net/{family}").read_text(encoding="ascii").splitlines()[1:]]
+        if any(row[3] == "0A" and row[9] in inodes for row in rows):
+            return True
+    return False
 
 
 def _kill_quietly(pid: int) -> None:

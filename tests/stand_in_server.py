@@ -3,7 +3,8 @@
 Run as a program it is the server: `python stand_in_server.py CONFIG`. The worker greets each connection
 with one line of JSON (slot, generation, pid, host name) and keeps it until the client leaves. How a new
 worker behaves is read from the file `behaviour` beside the configuration: serve (default), fail, crash,
-mute (never ready), late (crashes after ready); "no program": the master doesn't even start.
+mute (never ready), late (crashes after ready), held (those of a program's first generation are ready only when
+the word is another one); "no program": the master doesn't even start.
 """
 
 from __future__ import annotations
@@ -135,6 +136,12 @@ def run_stand_in(boot: Any) -> int:
                 assert len(entry.sockets) == message["slot"]
                 entry.sockets.append(socket.socket(fileno=fd))
 
+    def await_release() -> None:
+        if _read("behaviour") == "held":
+            loop.call_later(0.02, await_release)
+        else:
+            boot.channel.send(b'{"is": "ready"}')
+
     def reopen() -> None:
         with open("reopened", "a") as stream:
             stream.write(f"{boot.slot}\n")
@@ -143,7 +150,9 @@ def run_stand_in(boot: Any) -> int:
     beat()
     serve(list(boot.serves))
     loop.add_reader(boot.channel.fileno(), hear)
-    if word != "mute":
+    if word == "held" and boot.generation == 1:
+        await_release()
+    elif word != "mute":
         boot.channel.send(b'{"is": "ready"}')
     if word == "late":
         loop.call_later(0.05, lambda: os.kill(os.getpid(), signal.SIGSEGV))

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 from gateway import wait_until
 
+from bench.processes import child_pids
+
 if TYPE_CHECKING:
     from gateway import Gateway
 
@@ -50,7 +52,8 @@ class Successor:
 
 
 def upgrade(gateway: Gateway, timeout_s: float = 40.0) -> subprocess.Popen[bytes] | Successor:
-    """Send USR2, return the old master when the new one is in charge and ready; `gateway` follows the new one then."""
+    """Send USR2, return the old master when the new one is in charge and ready and the old workers accept nothing more; `gateway`
+    follows the new one then."""
     gateway.signal(signal.SIGUSR2)
     return follow(gateway, timeout_s)
 
@@ -58,6 +61,7 @@ def upgrade(gateway: Gateway, timeout_s: float = 40.0) -> subprocess.Popen[bytes
 def follow(gateway: Gateway, timeout_s: float = 40.0) -> subprocess.Popen[bytes] | Successor:
     """The same for an upgrade that was asked for."""
     old = gateway.running
+    workers = child_pids(old.pid)  # and the new program, maybe
     pid_file = gateway.run_dir / "smtpd.pid"
 
     def new_pid() -> int:
@@ -70,6 +74,7 @@ def follow(gateway: Gateway, timeout_s: float = 40.0) -> subprocess.Popen[bytes]
         raise AssertionError(f"{error}\n{gateway.log_text()}") from None
     replace(gateway, pid)
     gateway.wait_ready()
+    gateway.await_left(worker for worker in [*workers, *child_pids(old.pid)] if worker != pid)
     return old
 
 

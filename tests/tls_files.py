@@ -35,9 +35,9 @@ class Authority:
         self.file = folder / "ca.pem"
         self.ca.cert_pem.write_to_path(str(self.file))
 
-    def issue(self, file: str, *names: str, is_rsa: bool = False, is_expired: bool = False) -> KeyPair:
+    def issue(self, file: str, *names: str, is_rsa: bool = False, is_expired: bool = False, days: int = 10) -> KeyPair:
         """A certificate for these names (NAME without any) as `file`.pem and `file`.key; issued again it replaces the files."""
-        ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=-1 if is_expired else 10)
+        ends = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=-1 if is_expired else days)
         begins = ends - datetime.timedelta(days=60)
         kind = trustme.KeyType.RSA if is_rsa else trustme.KeyType.ECDSA
         leaf = self.ca.issue_cert(*(names or (NAME,)), not_before=begins, not_after=ends, key_type=kind)

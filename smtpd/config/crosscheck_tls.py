@@ -1,7 +1,7 @@
 """What is wrong with certificates, keys and the listeners that want them. Reads the files, as the server will.
 
 All faults at once: each certificate by itself, its key by itself, and both together. Warnings are for what is legal and seldom
-meant: a certificate that is over, that is not for the name in our greeting, that nobody uses.
+meant: a certificate that is over, that is not for the name in our greeting, that nobody uses, that a reload can't renew.
 """
 
 import time
@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from smtpd.config.faults import quote
 from smtpd.config.read import Path
+from smtpd.config.readable import find_unreadable
 from smtpd.errors import TlsFileError
 from smtpd.net.tls.certificates import Certificate, find_file_faults, read_certificate
 from smtpd.net.tls.contexts import server_context
@@ -35,6 +36,8 @@ def check_tls(settings: Settings, hostname: str, is_good: Good, fault: Say, warn
                 _time(path + ("cert",), certificate, warn)
     if tls.certificate and len(certificates) == len(tls.certificate) and is_good(("hostname",)):
         _names(certificates, hostname, warn)
+    if is_good(("user",)):
+        _renewal(settings, certificates, warn)
     _shared(settings, is_good, fault)
     _listeners(settings, is_good, fault, warn)
 
@@ -73,6 +76,24 @@ def _names(certificates: list[Certificate], hostname: str, warn: Say) -> None:
         if double is not certificate:
             path: Path = ("tls", "certificate", number, "cert")
             warn(path, f"{certificate.cert}: never used, {double.cert} has the same names and the same kind of key")
+
+
+def _renewal(settings: Settings, certificates: list[Certificate], warn: Say) -> None:
+    """Root reads every file at the start, and the user at a reload."""
+    good = {(entry.cert, entry.key) for entry in certificates}
+    files: dict[Path, str] = {}
+    for number, entry in enumerate(settings.tls.certificate):
+        if (entry.cert, entry.key) in good:
+            path: Path = ("tls", "certificate", number)
+            files[path + ("cert",)] = entry.cert
+            if entry.key:
+                files[path + ("key",)] = entry.key
+    if settings.tls.client_ca:
+        files["tls", "client_ca"] = settings.tls.client_ca
+    unreadable = find_unreadable(settings.user, files.values()) if settings.user and files else None
+    for path, file in files.items():
+        if unreadable and file in unreadable:
+            warn(path, f"{file}: user {settings.user} can't read it, so a reload can't take a renewed one: let its group read it")
 
 
 def _shared(settings: Settings, is_good: Good, fault: Say) -> None:

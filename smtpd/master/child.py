@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import resource
 import signal
@@ -22,6 +21,7 @@ from typing import Any
 from setproctitle import setproctitle
 
 from smtpd.errors import StartupError
+from smtpd.master import packets
 from smtpd.master.privileges import drop_capabilities
 from smtpd.net.listeners import ListenerSockets
 from smtpd.settings import Settings
@@ -32,7 +32,6 @@ RunWorker = Callable[[WorkerBoot], int]
 BOOTING, READY, DRAINING = "booting", "ready", "draining"
 
 _SWITCH_INTERVAL_S = 0.0005  # how long a busy helper thread may keep the loop waiting for the GIL
-_PACKET_BYTES = 65536
 _MOST_DESCRIPTORS = 1 << 20
 # What the child must not be ended by before the worker has its own handlers; TERM, INT and QUIT may end it.
 _IGNORED = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN, signal.SIGTTOU, signal.SIGPIPE)
@@ -75,28 +74,14 @@ class Child:
 
     def say(self, message: dict[str, Any], fds: Iterable[int] = ()) -> bool:
         """One packet to the worker; False when it doesn't take any (it is stuck or gone)."""
-        try:
-            socket.send_fds(self.channel, [json.dumps(message).encode()], list(fds), socket.MSG_DONTWAIT)
-        except OSError:
-            return False
-        return True
+        return packets.say(self.channel, message, fds)
 
     def hear(self) -> dict[str, Any] | None:
         """The next packet, {} for one that makes no sense, None when the worker's end is closed.
 
         Raises BlockingIOError when there is none.
         """
-        try:
-            packet = self.channel.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-        except ConnectionError:
-            return None
-        if not packet:
-            return None
-        try:
-            message = json.loads(packet)
-        except ValueError:
-            return {}
-        return message if isinstance(message, dict) else {}
+        return packets.hear(self.channel)
 
 
 def fork_worker(boot: WorkerBoot, run_worker: RunWorker, inherited: object) -> int:
@@ -169,6 +154,4 @@ def _close_others(boot: WorkerBoot) -> None:
 
 
 def _say_failed(boot: WorkerBoot, text: str, exit_code: int) -> None:
-    packet = json.dumps({"is": "failed", "text": text[:1000], "exit_code": exit_code}).encode()
-    with contextlib.suppress(OSError):
-        boot.channel.send(packet, socket.MSG_DONTWAIT)
+    packets.say(boot.channel, {"is": "failed", "text": text[:1000], "exit_code": exit_code})

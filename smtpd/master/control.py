@@ -8,6 +8,7 @@ socket the master serves on; the log has the reason.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from smtpd.net.loop import Loop, Timer
 NAME = "master.sock"
 _CLIENTS_MAX = 16
 _REQUEST_BYTES = 4096
+_RETRY_S = 0.2  # after EMFILE and its like
 _TIMEOUT_S = 120.0  # a pause waits for the end of a reload or an upgrade
 
 Verb = Callable[[Callable[[], object]], object]  # calls back when it is done
@@ -65,7 +67,7 @@ class MasterControl:
         except OSError as error:
             self._log.error("master", f"no control socket, `smtpd pause` can't ask: {self._path}: {error.strerror or error}")
             return
-        self.loop.add_reader(self._socket.fileno(), self._accept)
+        self._watch()
 
     def close(self, *, is_handed_over: bool = False) -> None:
         """Listen no more; who waits for an answer asks again. The file goes if it is still ours, and nobody will replace it."""
@@ -87,12 +89,21 @@ class MasterControl:
         assert self._socket is not None
         try:
             sock, _ = self._socket.accept()
-        except OSError:  # gone already, or no descriptor: it asks again
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno not in (errno.ECONNABORTED, errno.EPERM):  # no descriptors left: wait, don't spin
+                self.loop.remove_reader(self._socket.fileno())
+                self.loop.call_later(_RETRY_S, self._watch)
             return
         if len(self.clients) >= _CLIENTS_MAX:
             sock.close()
             return
         self.clients.add(_Client(self, sock))
+
+    def _watch(self) -> None:
+        if self._socket is not None:
+            self.loop.add_reader(self._socket.fileno(), self._accept)
 
     def heed(self, client: _Client, line: bytes) -> None:
         """One request."""

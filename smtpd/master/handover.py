@@ -1,13 +1,13 @@
 """What one master tells the next at an upgrade, and how: packets of JSON with descriptors (SCM_RIGHTS) on a socket pair.
 
 The two may be of different versions: unknown fields are ignored, missing ones have defaults. In order: a Handover, then its
-descriptors in lots; later single words: the new program says "ready" (or "failed" and why), the old one "take". Raises OSError,
-and StartupError for what makes no sense.
+descriptors in lots; later single words (`packets.py`): the new program says "ready" (or "failed" and why), the old one "take".
+Raises OSError, and StartupError for what makes no sense.
 """
 
 from __future__ import annotations
 
-import json
+import errno
 import os
 import socket
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from smtpd.errors import StartupError
+from smtpd.master.packets import say
 from smtpd.net.listeners import ListenerSockets
 from smtpd.settings import ListenerSettings
 
@@ -67,7 +68,8 @@ def send_handover(channel: socket.socket, handover: Handover, descriptors: list[
     channel.send(msgspec.json.encode(handover), socket.MSG_DONTWAIT)
     for first in range(0, len(descriptors), _LOT):
         lot = descriptors[first : first + _LOT]
-        socket.send_fds(channel, [b'{"is": "descriptors"}'], lot, socket.MSG_DONTWAIT)
+        if not say(channel, {"is": "descriptors"}, lot):
+            raise BlockingIOError(errno.EAGAIN, "the channel of the new program is full")
 
 
 def receive_handover(channel: socket.socket) -> tuple[Handover, list[int]]:
@@ -84,27 +86,3 @@ def receive_handover(channel: socket.socket) -> tuple[Handover, list[int]]:
     except (msgspec.MsgspecError, OSError) as error:
         raise StartupError(f"upgrade: what the program before handed over can't be taken: {error}", os.EX_PROTOCOL) from None
     return handover, descriptors
-
-
-def say(channel: socket.socket, message: dict[str, Any]) -> bool:
-    """One word; False when the other side is gone."""
-    try:
-        channel.send(json.dumps(message).encode(), socket.MSG_DONTWAIT)
-    except OSError:
-        return False
-    return True
-
-
-def hear(channel: socket.socket) -> dict[str, Any] | None:
-    """The next word, {} for one that makes no sense, None at the channel's end; raises BlockingIOError when there is none."""
-    try:
-        packet = channel.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-    except ConnectionError:
-        return None
-    if not packet:
-        return None
-    try:
-        message = json.loads(packet)
-    except ValueError:
-        return {}
-    return message if isinstance(message, dict) else {}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from smtpd.errors import SmtpdError, StartupError
-from smtpd.master import handover
+from smtpd.master import handover, packets
 from smtpd.master.handover import VARIABLE
 from smtpd.net.listeners import ListenerSockets
 from smtpd.net.loop import Loop
@@ -65,14 +65,14 @@ class Predecessor:
 
     def say_ready(self, kept: list[int]) -> None:
         """Our workers serve. `kept` are the numbers of the listeners that we go on with."""
-        handover.say(self._channel, {"is": "ready", "kept": kept})
+        packets.say(self._channel, {"is": "ready", "kept": kept})
 
     def say_failed(self, text: str) -> None:
-        handover.say(self._channel, {"is": "failed", "text": text[:1000]})
+        packets.say(self._channel, {"is": "failed", "text": text[:1000]})
 
     def _hear(self) -> None:
         try:
-            message = handover.hear(self._channel)
+            message = packets.hear(self._channel)
         except BlockingIOError:
             return
         if message is None:
@@ -129,7 +129,7 @@ def telling_predecessor() -> Iterator[None]:
     except SmtpdError as error:
         if text and VARIABLE in os.environ:
             with contextlib.closing(_channel_of(text)) as channel:
-                handover.say(channel, {"is": "failed", "text": str(error)[:1000]})
+                packets.say(channel, {"is": "failed", "text": str(error)[:1000]})
         raise
 
 

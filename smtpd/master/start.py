@@ -178,9 +178,8 @@ def confine(root: str) -> None:
 
 
 def choose_account(settings: Settings) -> Account | None:
-    """Whom to become: None = stay who we are. Raises StartupError for a user that does not exist, and for a
-    root
-    that listens beyond this machine without saying `user` (say "root" to insist)."""
+    """Whom to become: None = stay who we are. Raises StartupError for a user that does not exist, and for a root that listens
+    beyond this machine without saying `user` (say "root" to insist)."""
     if os.geteuid() != 0:
         return None
     if settings.user:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from smtpd.errors import StartupError
-from smtpd.master import handover
+from smtpd.master import handover, packets
 from smtpd.master.children import Children, Log
 from smtpd.master.handover import VARIABLE, Handover
 from smtpd.master.privileges import passing_capabilities
@@ -75,7 +75,7 @@ class Upgrade:
     def take(self, verbs: Iterable[str]) -> None:
         """Put the new program in charge. It learns of our end by the end of the channel, which stays open."""
         if self._channel is not None:
-            handover.say(self._channel, {"do": "take", "verbs": list(verbs)})
+            packets.say(self._channel, {"do": "take", "verbs": list(verbs)})
             self._loop.forget(self._channel.fileno())
 
     def end(self, number: int) -> None:
@@ -87,7 +87,7 @@ class Upgrade:
     def _hear(self) -> None:
         assert self._channel is not None
         try:
-            message = handover.hear(self._channel)
+            message = packets.hear(self._channel)
         except BlockingIOError:
             return
         if message is None:  # its end is told by SIGCHLD
@@ -103,7 +103,7 @@ class Upgrade:
         channel = self._channel
         if channel is not None and channel.fileno() >= 0 and not self.is_failed:
             try:
-                while (message := handover.hear(channel)) is not None:  # its last words
+                while (message := packets.hear(channel)) is not None:  # its last words
                     self._said = str(message.get("text", "")) or self._said
             except BlockingIOError:
                 pass

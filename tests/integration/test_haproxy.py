@@ -51,7 +51,8 @@ def haproxy_on(
         ("maxconn 20000", "maxconn 200"),
         ("default-server send-proxy-v2", f"default-server {send}"),
         ("option smtpchk EHLO haproxy.example.net", check or "option smtpchk EHLO haproxy.example.net"),
-        ("inter 5s", "inter 100ms fastinter 100ms downinter 100ms"),
+        ("inter 5s", "inter 200ms fastinter 200ms downinter 200ms"),
+        ("timeout connect 5s", "timeout connect 5s\n    timeout check 20s"),  # else a check has `inter` for all of it
         ("10.0.0.11:25", f"{gateway.host}:{gateway.port}"),
         ("10.0.0.12:25", f"{second.host}:{second.port}"),
     ]:

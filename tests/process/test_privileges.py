@@ -15,7 +15,7 @@ from gateway import wait_until
 from peers import require_peer
 from stand_in import SERVER, StandIn
 from successor import upgrade
-from tls_files import Authority
+from tls_files import OTHER, Authority
 
 NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -197,6 +197,28 @@ def test_a_key_for_root_alone_is_read_before_the_drop_and_not_after(server: Stan
     assert f"tls.certificate.key: {pair.key}: Permission denied; user nobody has to read it" in server.log_text(1 << 20)
     os.chown(pair.key, 0, NOBODY)
     pair.key.chmod(0o640)
+    reload(server, success=True)
+
+
+def test_one_new_certificate_needs_all_keys_and_says_so(server: StandIn) -> None:
+    authority = Authority(server.folder)
+    pairs = [authority.issue("mx"), authority.issue("other", OTHER)]
+    server.stop()
+    for pair in pairs:
+        os.chown(pair.key, 0, 0)
+        pair.key.chmod(0o600)
+    server.settings["tls"] = {"certificate": [pair.settings for pair in pairs]}
+    server.settings["listener"][0]["tls"] = "starttls"
+    server.write_config()
+    server.start()
+    server.wait_ready()
+    authority.issue("mx")
+    os.chown(pairs[0].key, 0, NOBODY)
+    pairs[0].key.chmod(0o640)
+    reload(server, success=False)
+    assert f"{pairs[1].key}: Permission denied; user nobody has to read it" in server.log_text(1 << 20)
+    os.chown(pairs[1].key, 0, NOBODY)
+    pairs[1].key.chmod(0o640)
     reload(server, success=True)
 
 

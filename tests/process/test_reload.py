@@ -18,12 +18,14 @@ def server(tmp_path: Path) -> Iterator[StandIn]:
 
 
 def reload(server: StandIn, *, success: bool) -> None:
-    """Write the settings, send HUP, wait for the outcome."""
-    before = server.status()["last_reload"]
+    """Write the settings, send HUP, wait for the outcome: after a success the old workers accept nothing more."""
+    before, workers = server.status()["last_reload"], server.worker_pids()
     server.write_config()
     server.signal(signal.SIGHUP)
     wait_until("the reload is over", lambda: server.status()["last_reload"] != before, 20)
     assert server.status()["last_reload"]["success"] is success, server.log_text()
+    if success:
+        server.await_left(workers)
 
 
 def test_a_good_file_takes_over_with_new_workers_on_the_same_sockets(server: StandIn) -> None:

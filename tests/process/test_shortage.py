@@ -143,7 +143,7 @@ def test_a_worker_that_could_serve_nobody_says_why(tmp_path: Path) -> None:
         process.wait(30)
 
 
-@pytest.mark.parametrize("megabytes", [200, 230])
+@pytest.mark.parametrize("megabytes", [170, 210])
 def test_without_memory_to_share_the_start_is_refused_in_one_line(tmp_path: Path, megabytes: int) -> None:
     gateway = Gateway(tmp_path)
     command = ["prlimit", f"--as={megabytes << 20}", PROGRAM, "serve", "-c", gateway.config]

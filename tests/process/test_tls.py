@@ -33,19 +33,24 @@ class TlsGateway:
         smtp._host = NAME  # type: ignore[attr-defined]  # the name to ask and check for
         return smtp
 
-    def secured(self, listener: str = "mx", context: ssl.SSLContext | None = None) -> smtplib.SMTP:
-        smtp = self.plain(listener)
-        smtp.starttls(context=context or self.authority.client_context())
-        return smtp
+    @contextlib.contextmanager
+    def secured(self, listener: str = "mx", context: ssl.SSLContext | None = None) -> Iterator[smtplib.SMTP]:
+        """Closed without QUIT at the end."""
+        with contextlib.closing(self.plain(listener)) as smtp:
+            smtp.starttls(context=context or self.authority.client_context())
+            yield smtp
 
+    @contextlib.contextmanager
     def shake(
         self, context: ssl.SSLContext, listener: str = "smtps", name: str = NAME, session: ssl.SSLSession | None = None
-    ) -> ssl.SSLSocket:
+    ) -> Iterator[ssl.SSLSocket]:
         """A connection to a listener of implicit TLS, greeted: its ticket has come by then."""
-        sock = socket.create_connection((self.gateway.host, self.ports[listener]), timeout=20)
-        tls = context.wrap_socket(sock, server_hostname=name, session=session)
-        assert tls.recv(1000).startswith(b"220 ")
-        return tls
+        with (
+            socket.create_connection((self.gateway.host, self.ports[listener]), timeout=20) as sock,
+            context.wrap_socket(sock, server_hostname=name, session=session) as tls,
+        ):
+            assert tls.recv(1000).startswith(b"220 ")
+            yield tls
 
     def handshakes(self, **labels: str) -> float:
         return self.gateway.metric("smtpd_tls_handshakes_total", **labels)
@@ -76,7 +81,6 @@ def settings_of(authority: Authority, ports: dict[str, int], host: str) -> dict[
             for name, mode in modes.items()
         ],
         "tls": {
-            "handshake_timeout": "1 s",
             "client_ca": str(authority.file),
             "certificate": [pair.settings for pair in pairs],
         },
@@ -92,15 +96,14 @@ def server(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def test_starttls_takes_a_mail_and_says_so(server: TlsGateway) -> None:
-    smtp = server.plain()
-    smtp.ehlo()
-    assert smtp.has_extn("starttls")
-    smtp.starttls(context=server.authority.client_context(version=ssl.TLSVersion.TLSv1_2))
-    assert smtp.mail("a@example.com")[0] == 503, "what was said in the clear is forgotten"
-    smtp.ehlo()
-    assert not smtp.has_extn("starttls")
-    smtp.sendmail("a@example.com", ["starttls@example.org"], MAIL)
-    smtp.quit()
+    with server.plain() as smtp:
+        smtp.ehlo()
+        assert smtp.has_extn("starttls")
+        smtp.starttls(context=server.authority.client_context(version=ssl.TLSVersion.TLSv1_2))
+        assert smtp.mail("a@example.com")[0] == 503, "what was said in the clear is forgotten"
+        smtp.ehlo()
+        assert not smtp.has_extn("starttls")
+        smtp.sendmail("a@example.com", ["starttls@example.org"], MAIL)
     (mail,) = server.gateway.await_mails("starttls")
     header = mail.decode().partition("\n\n")[0]
     assert "\n\t(using TLSv1.2 with cipher ECDHE-ECDSA-AES256-GCM-SHA384 (256/256 bits))\n" in header
@@ -154,9 +157,8 @@ def test_the_certificate_follows_the_name(server: TlsGateway, name: str, file: s
 
 def test_a_client_certificate_is_in_received_and_log(server: TlsGateway) -> None:
     own = server.authority.issue("client", "sender.example.com")
-    smtp = server.secured("asks", server.authority.client_context(own))
-    smtp.sendmail("a@example.com", ["asks@example.org"], MAIL)
-    smtp.quit()
+    with server.secured("asks", server.authority.client_context(own)) as smtp:
+        smtp.sendmail("a@example.com", ["asks@example.org"], MAIL)
     (mail,) = server.gateway.await_mails("asks")
     assert b'(Client CN "' in mail
     assert b'" (verified OK))' in mail
@@ -171,7 +173,8 @@ def test_without_a_wanted_certificate_the_session_is_over(server: TlsGateway) ->
         smtp.noop()
         smtp.noop()
     wait_until("it is counted", lambda: server.handshakes(listener="asks", result="error") == before + 1, 20)
-    assert server.gateway.metric("smtpd_sessions_ended_total", listener="asks", reason="tls_error") == 1
+    ended = {"listener": "asks", "reason": "tls_error"}
+    wait_until("it has ended", lambda: server.gateway.metric("smtpd_sessions_ended_total", **ended) == 1, 20)
 
 
 def test_a_ticket_is_good_at_every_worker_and_at_no_other_listener(server: TlsGateway) -> None:
@@ -210,16 +213,28 @@ def test_octets_in_the_clear_behind_starttls_are_no_commands(server: TlsGateway)
 
 def test_a_proxy_header_comes_in_the_clear_before_implicit_tls(server: TlsGateway) -> None:
     context = server.authority.client_context()
-    sock = socket.create_connection((server.gateway.host, server.ports["proxied"]), timeout=20)
-    sock.sendall(b"PROXY TCP4 192.0.2.77 192.0.2.1 4711 465\r\n")
-    with context.wrap_socket(sock, server_hostname=NAME) as tls:
-        assert tls.recv(1000).startswith(b"220 ")
+    with socket.create_connection((server.gateway.host, server.ports["proxied"]), timeout=20) as sock:
+        sock.sendall(b"PROXY TCP4 192.0.2.77 192.0.2.1 4711 465\r\n")
+        with context.wrap_socket(sock, server_hostname=NAME) as tls:
+            assert tls.recv(1000).startswith(b"220 ")
     line = "Anonymous TLS connection established from unknown[192.0.2.77]: TLSv1.3"
     wait_until("the log line", lambda: line in server.gateway.log_text(1 << 20), 20)
 
 
+@pytest.fixture(scope="module")
+def impatient(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsGateway]:
+    """No handshake can be sure to end here."""
+    host = own_loopback_address()
+    ports = {name: free_port(host) for name in LISTENERS}
+    settings = settings_of(authority, ports, host) | {"workers": 1}
+    settings["tls"]["handshake_timeout"] = "100 ms"
+    with running_gateway(tmp_path_factory.mktemp("impatient"), settings) as gateway:
+        yield TlsGateway(gateway, authority, ports)
+
+
 @pytest.mark.parametrize("listener", ["mx", "smtps"])
-def test_a_handshake_that_never_ends_has_its_time(server: TlsGateway, listener: str) -> None:
+def test_a_handshake_that_never_ends_has_its_time(impatient: TlsGateway, listener: str) -> None:
+    server = impatient
     with socket.create_connection((server.gateway.host, server.ports[listener]), timeout=20) as sock:
         if listener == "mx":
             file = sock.makefile("rb")
@@ -240,11 +255,13 @@ def first_der(path: Path) -> bytes:
 
 def reload(server: TlsGateway, *, success: bool) -> None:
     gateway = server.gateway
-    count = gateway.log_text(1 << 20).count("serves on" if not success else "reload: generation")
+    words = "serves on" if not success else "reload: generation"
+    count, workers = gateway.log_text(1 << 20).count(words), gateway.worker_pids()
     gateway.write_config()
     gateway.signal(signal.SIGHUP)
-    words = "serves on" if not success else "reload: generation"
     wait_until("the reload is over", lambda: gateway.log_text(1 << 20).count(words) == count + 1, 30)
+    if success:
+        gateway.await_left(workers)
 
 
 @pytest.fixture
@@ -267,21 +284,20 @@ def test_a_reload_brings_new_certificates_and_drops_no_session(own_server: TlsGa
     reload(server, success=True)
     with server.shake(context, session=session) as tls:
         assert tls.session_reused, "the certificates have not changed"
-    old = server.secured()
-    old.ehlo()
-    assert old.mail("a@example.com")[0] == 250
-    assert old.rcpt("reload@example.org")[0] == 250
-    authority.issue("mx")
-    expiry = gateway.metric("smtpd_tls_certificate_expiry_timestamp_seconds", certificate=str(authority.folder / "mx.pem"))
-    reload(server, success=True)
-    with server.shake(context, session=session) as tls:
-        assert not tls.session_reused
-        assert tls.getpeercert(binary_form=True) == first_der(authority.folder / "mx.pem") != first
-    assert old.data(MAIL)[0] == 250, "a transaction in flight is finished by the worker that began it"
+    with server.secured() as old:
+        old.ehlo()
+        assert old.mail("a@example.com")[0] == 250
+        assert old.rcpt("reload@example.org")[0] == 250
+        authority.issue("mx", days=20)
+        expiry = gateway.metric("smtpd_tls_certificate_expiry_timestamp_seconds", certificate=str(authority.folder / "mx.pem"))
+        reload(server, success=True)
+        with server.shake(context, session=session) as tls:
+            assert not tls.session_reused
+            assert tls.getpeercert(binary_form=True) == first_der(authority.folder / "mx.pem") != first
+        assert old.data(MAIL)[0] == 250, "a transaction in flight is finished by the worker that began it"
     assert len(gateway.await_mails("reload")) == 1
     later = gateway.metric("smtpd_tls_certificate_expiry_timestamp_seconds", certificate=str(authority.folder / "mx.pem"))
     assert later > expiry > 0
-    old.close()
 
 
 def test_a_bad_key_keeps_the_old_certificate_and_is_told(own_server: TlsGateway) -> None:

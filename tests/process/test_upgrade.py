@@ -129,18 +129,22 @@ def test_listeners_and_metrics_are_added_removed_and_moved(server: StandIn) -> N
 def test_reload_and_second_upgrade_wait_for_their_turn(server: StandIn) -> None:
     client, _ = server.connect()
     old = server.running
+    server.set_behaviour("held")
     server.signal(signal.SIGHUP)
     server.signal(signal.SIGUSR2)  # after the reload
     server.signal(signal.SIGUSR2)  # the same one
     wait_until("the upgrade has begun", lambda: "starting the new program" in server.log_text(), 30)
     server.settings["hostname"] = "mx3.example.net"
     server.write_config()
-    server.signal(signal.SIGUSR2)  # ignored
     server.signal(signal.SIGHUP)  # the new program's, when it is in charge
+    server.signal(signal.SIGUSR2)  # ignored
+    ignored = "one is under way already, this one is ignored"
+    wait_until("the old program has heard both", lambda: ignored in server.log_text(), 30)
+    server.set_behaviour("serve")
     follow(server)
     upgraded = server.running.pid
     wait_until("the reload was passed on", lambda: server.status()["generation"] == 2, 30)
-    assert "one is under way already, this one is ignored" in server.log_text()
+    server.await_left(set(server.worker_pids()) - set(server.ready_pids().values()))
     assert server.greeting()["hostname"] == "mx3.example.net"
     server.signal(signal.SIGUSR2)  # waits until the first program is gone
     server.signal(signal.SIGHUP)  # doesn't

@@ -80,7 +80,7 @@ def _stamp(path: str) -> Stamp:
     try:
         found = os.stat(path)
     except (OSError, ValueError) as error:
-        raise TlsFileError(_unreadable(path, error)) from None
+        raise TlsFileError(explain_unreadable(path, error)) from None
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
@@ -102,10 +102,11 @@ def _read(path: str) -> bytes:
         with open(path, "rb") as file:
             return file.read(_FILE_BYTES)
     except OSError as error:
-        raise TlsFileError(_unreadable(path, error)) from None
+        raise TlsFileError(explain_unreadable(path, error)) from None
 
 
-def _unreadable(path: str, error: OSError | ValueError) -> str:
+def explain_unreadable(path: str, error: OSError | ValueError) -> str:
+    """One line that names the file, and what helps where a right is missing."""
     text = f"{path}: {error.strerror or error}" if isinstance(error, OSError) else f"{path}: {error}"
     if isinstance(error, PermissionError) and os.geteuid() != 0:
         text += (
@@ -134,7 +135,7 @@ def _check_key(cert: str, key: str) -> None:
     except ssl.SSLError as error:
         raise TlsFileError(_explain(cert, key, error)) from None
     except OSError as error:
-        raise TlsFileError(_unreadable(key or cert, error)) from None
+        raise TlsFileError(explain_unreadable(key or cert, error)) from None
     except ValueError:  # from _refuse_password
         raise TlsFileError(f"{key or cert}: the key needs a password, which nobody could give at a start") from None
 

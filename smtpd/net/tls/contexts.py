@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Sequence
 
 from smtpd.errors import TlsFileError
+from smtpd.net.tls.certificates import explain_unreadable
 
 # Unverified, a weak key of the peer is still better than plain text, which is what a refusal of it would come to.
 _UNVERIFIED_CIPHERS = "DEFAULT:!aNULL:!eNULL:@SECLEVEL=1"
@@ -60,7 +61,7 @@ def server_context(
         except ssl.SSLError as error:
             raise TlsFileError(f"{key or cert}: can't be used: {error.reason or error}") from None
         except (OSError, ValueError) as error:
-            raise TlsFileError(f"{key or cert}: {getattr(error, 'strerror', None) or error}") from None
+            raise TlsFileError(explain_unreadable(key or cert, error)) from None
     if client_certificates != "none":
         context.verify_mode = ssl.CERT_REQUIRED if client_certificates == "require" else ssl.CERT_OPTIONAL
         context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST

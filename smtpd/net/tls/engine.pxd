@@ -2,7 +2,6 @@ cimport cython
 
 
 cdef int _END, _FAILED
-cdef Py_ssize_t _RECORD_BYTES
 
 
 cdef class TlsEngine:
@@ -19,7 +18,7 @@ cdef class TlsEngine:
 
     cpdef receive(self, bytearray buffer, Py_ssize_t count)
     cpdef bint shake(self) except -1
-    @cython.locals(count=Py_ssize_t, got=Py_ssize_t)
+    @cython.locals(asked=Py_ssize_t, count=Py_ssize_t, got=Py_ssize_t)
     cpdef Py_ssize_t read(self, bytearray buffer, Py_ssize_t size) except? -3
     cpdef encrypt(self, bytes data)
     cpdef say_end(self)

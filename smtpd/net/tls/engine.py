@@ -12,7 +12,6 @@ from typing import Any, cast
 
 END = -1  # the peer said that it sends no more (close_notify)
 FAILED = -2
-_RECORD_BYTES = 16 * 1024 + 1  # of plain octets in one record, and one more
 _END, _FAILED = END, FAILED  # in C variables of the module
 
 
@@ -92,7 +91,8 @@ class TlsEngine:
 
     def receive(self, buffer: bytearray, count: int) -> None:
         """Take the first `count` octets of `buffer`, which came from the peer."""
-        self._incoming.write(bytes(buffer[:count]))
+        with memoryview(buffer) as whole, whole[:count] as part:
+            self._incoming.write(part)
         self.is_dry = False
 
     def shake(self) -> bool:
@@ -120,18 +120,19 @@ class TlsEngine:
             return _FAILED
         if self._is_ended:
             return _END
-        count = got = 0
+        count = got = asked = 0
         while count < size:
-            # while a whole record fits OpenSSL leaves nothing of it behind, so it need not be asked
-            if not self._incoming.pending and (size - count >= _RECORD_BYTES or not self._ssl.pending()):
+            # less than was asked for is all that was left of a record, so OpenSSL need not be asked for a rest
+            if not self._incoming.pending and (got < asked or not self._ssl.pending()):
                 self.is_dry = True
                 return count
+            asked = size - count
             try:
                 if not count:  # with a buffer it returns a number
                     got = cast(int, self._ssl.read(size, buffer))
                 else:
                     with memoryview(buffer) as whole, whole[count:size] as part:
-                        got = cast(int, self._ssl.read(size - count, part))
+                        got = cast(int, self._ssl.read(asked, part))
             except ssl.SSLWantReadError:
                 self.is_dry = True
                 return count

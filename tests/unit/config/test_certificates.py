@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
-from collections.abc import Callable
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 from gateway import to_toml
 from tls_files import NAME, OTHER, Authority, KeyPair
 
 from smtpd.config import examine
+from smtpd.config.readable import find_unreadable
 
 Fault = tuple[str, str]
 
@@ -22,10 +27,15 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 @pytest.fixture
 def look(tmp_path: pathlib.Path) -> Callable[..., tuple[list[Fault], list[Fault]]]:
     def look(
-        *pairs: KeyPair | dict[str, str], mode: str = "starttls", tls: dict[str, object] | None = None, **listener: object
+        *pairs: KeyPair | dict[str, str],
+        mode: str = "starttls",
+        tls: dict[str, object] | None = None,
+        user: str = "",
+        **listener: object,
     ) -> tuple[list[Fault], list[Fault]]:
         settings = {
             "hostname": NAME,
+            "user": user,
             "policy": {"relay_domains": ["example.org"], "postmaster": "postmaster@example.org"},
             "spool": {"path": "/var/spool/smtpd"},
             "listener": [{"address": "127.0.0.1:2525", "tls": mode, **listener}],
@@ -114,3 +124,43 @@ def test_settings_that_contradict_each_other(authority: Authority, look) -> None
     ((key, text),) = look(good, tls={"ciphers": "ROT13"})[0]
     assert (key, text) == ("tls.ciphers", "OpenSSL knows none of ROT13")
     assert look(good, tls={"client_ca": str(authority.file)}, client_certificates="require") == ([], [])
+
+
+@pytest.fixture
+def open_folder() -> Iterator[pathlib.Path]:
+    """One that other users may search, as pytest's own are not."""
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="smtpd-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_a_key_that_the_user_could_not_read_at_a_reload(authority: Authority, look, open_folder: pathlib.Path) -> None:
+    good = authority.issue("good")
+    cert, key = (shutil.copy(file, open_folder) for file in (good.cert, good.key))
+    pair = {"cert": str(cert), "key": str(key)}
+    os.chmod(cert, 0o644)
+    os.chmod(key, 0o600)
+    ((where, text),) = look(pair, user="nobody")[1]
+    assert where == "tls.certificate.key"
+    assert text.startswith(f"{key}: user nobody can't read it")
+    assert look(pair) == ([], [])
+    assert look(pair, user="root") == ([], [])
+    os.chmod(key, 0o640)
+    os.chown(key, 0, pwd.getpwnam("nobody").pw_gid)
+    assert look(pair, user="nobody") == ([], [])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_who_asks_for_a_user_is_root_again_afterwards(open_folder: pathlib.Path) -> None:
+    before = os.getresuid(), os.getresgid(), os.getgroups()
+    open_folder.chmod(0o700)
+    file = open_folder / "in a closed folder"
+    file.touch(0o644)
+    assert find_unreadable("nobody", [str(file), "/dev/null"]) == [str(file)]
+    assert (os.getresuid(), os.getresgid(), os.getgroups()) == before
+
+
+def test_nothing_is_said_of_a_user_that_is_none() -> None:
+    assert find_unreadable("no-such-user", ["/dev/null"]) is None

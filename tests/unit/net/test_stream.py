@@ -1,6 +1,7 @@
 """A stream over a real socket pair: rest, back-pressure, half-close, the end that loses nothing."""
 
 import contextlib
+import os
 import socket
 import struct
 
@@ -177,6 +178,8 @@ def test_reset_is_lost_then_closed(rig):
 
 def test_short_sends_arrive_whole_and_in_order(rig):
     loop, stream, owner, theirs = rig
+    with socket.socket(fileno=os.dup(stream.fd)) as same:  # left to itself the kernel may take all of it at once
+        same.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 256 << 10)
     whole = b"".join(b"%08d" % n for n in range(500_000))
     stream.write(whole[:2_000_000])
     stream.write(whole[2_000_000:])
