@@ -207,7 +207,8 @@ def test_a_mail_that_comes_too_slowly_ends(tmp_path: Path, is_always: bool) -> N
             slow.sendall(b"MAIL FROM:<a@example.com>\r\nRCPT TO:<bob@example.org>\r\nDATA\r\n")  # at once: the time runs
             heard = b""
             while b"354 " not in heard:
-                assert (octets := slow.recv(4096))
+                octets = slow.recv(4096)
+                assert octets, heard
                 heard += octets
             if not is_always:
                 stack.enter_context(sessions(gateway, 3))
