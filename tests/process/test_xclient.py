@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway import Gateway, running_gateway, wait_until
+from tls_files import Authority
 
 LISTED = "127.77.0.1"  # where front ends are
 STRANGERS = {"trusted": ["192.0.2.200"]}  # loopback is a client like any other
@@ -127,3 +128,45 @@ def test_only_listed_peers_may_and_never_a_balancer_for_itself(tmp_path: Path) -
                 assert client.docmd("XCLIENT", "ADDR=198.51.100.99")[0] == (220 if may else 550)
         await_log(gateway, "unknown[192.0.2.7] introduces unknown[198.51.100.99]")
         assert gateway.log_text(40000).count(" introduces ") == 1
+
+
+RULES = ["client 192.0.2.7 reject go away", "helo bad.example reject bad name"]
+
+
+def with_rules(folder: Path, listener: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    policy = {**STRANGERS, "check": [{"name": "access", "rules": RULES}]}
+    return with_front_ends(folder, listener, policy=policy, workers=1, **more)
+
+
+def test_who_is_introduced_is_asked_about_like_one_who_connects(tmp_path: Path) -> None:
+    with running_gateway(tmp_path / "gateway", with_rules(tmp_path)) as gateway:
+        with connect(gateway) as client:
+            client.ehlo()
+            assert client.docmd("XCLIENT", "ADDR=192.0.2.7") == (554, b"5.7.1 go away")
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 503
+            assert client.docmd("XCLIENT", "ADDR=192.0.2.8")[0] == 503
+            assert client.quit()[0] == 221
+        with connect(gateway) as client:
+            client.ehlo()
+            assert introduce(client, "ADDR=192.0.2.8 HELO=bad.example") == 220
+            assert client.docmd("EHLO", "front.example.net") == (550, b"5.7.1 bad name"), "the name is the client's"
+            assert introduce(client, "HELO=good.example") == 220
+            assert client.docmd("EHLO", "front.example.net")[0] == 250
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 250
+
+
+def test_after_starttls_the_name_is_judged_anew(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    tls = {"certificate": [authority.issue("mx", "127.0.0.1").settings]}
+    with running_gateway(tmp_path / "gateway", with_rules(tmp_path, {"tls": "starttls"}, tls=tls)) as gateway:
+        context = authority.client_context()
+        context.check_hostname = False
+        with connect(gateway) as client:
+            client.ehlo()
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 250
+            client.docmd("RSET")
+            client.starttls(context=context)
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 503, "nothing from before counts"
+            assert client.docmd("EHLO", "bad.example") == (550, b"5.7.1 bad name")
+            assert client.docmd("EHLO", "good.example")[0] == 250
+            assert client.docmd("MAIL", "FROM:<a@example.com>")[0] == 250
