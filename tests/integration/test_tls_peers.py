@@ -74,7 +74,16 @@ def test_openssl_gets_no_old_version(gateway: Gateway, version: str) -> None:
 @pytest.mark.peer("openssl")
 def test_openssl_may_not_renegotiate(gateway: Gateway) -> None:
     program = require_peer("openssl", "openssl")
-    said = run(program, "s_client", "-connect", address_of(gateway, 1), "-tls1_2", stdin="R\nQUIT\n")
+    command = (program, "s_client", "-connect", address_of(gateway, 1), "-tls1_2")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+        assert client.stdin is not None
+        assert client.stdout is not None
+        for line in client.stdout:
+            if line.startswith("220 "):  # else it may come in the midst of the handshake
+                break
+        client.stdin.write("R\n")
+        client.stdin.close()
+        said = client.stdout.read()
     assert "no renegotiation" in said
 
 
